@@ -1,0 +1,277 @@
+package adapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-gonic/gin"
+)
+
+// When a middleware of the chain runs.
+type when uint8
+
+const (
+	always when = iota // Use: handshake and every replay
+	once               // UseOnce: handshake only
+	each               // UseEach: handshake and every further request of the connection
+)
+
+type link struct {
+	when when
+	mw   gin.HandlerFunc
+}
+
+// Methods under which the chain is registered on the user's engine. They are
+// valid tokens, so a client may send them; enter answers 404 to whoever does.
+const (
+	methodHandshake = "USHERHANDSHAKE"
+	methodReplay    = "USHERREPLAY"
+)
+
+// A mount is where the adapter hangs in an engine.
+type mount struct {
+	engine *gin.Engine
+}
+
+// outcome is what a pass through the chain came to.
+type outcome uint8
+
+const (
+	admitted outcome = iota
+	refused          // the chain says no, or names nobody where somebody is required
+	unknown          // the chain could not tell: a dead store, a panic, 5xx, 429
+)
+
+// A pass is one run of the chain and what it left behind. Nothing in it is
+// Gin's, and nothing of it is kept but identity, keys and the session's id.
+type pass struct {
+	visit
+	srv   *Server
+	mount *mount
+	req   *http.Request
+	w     recorder
+	// admit decides, within the chain, about the identity that was found, so
+	// that loggers and metrics of the chain see the status of a refusal.
+	admit func(ctx context.Context, id *Identity) error
+
+	reached  bool // the chain let the request through to its end
+	identity *Identity
+	keys     map[any]any
+	err      error // what Identify or admit said
+}
+
+type passKey struct{}
+
+// register puts the chain on the user's own engine, so that trusted proxies,
+// templates and 404 pages are theirs. A copy of the group with its own empty
+// list of handlers keeps middlewares above the route out: they have run
+// already, in Gin's own chain.
+func (s *Server) register(g *gin.RouterGroup, path string) {
+	private := *g
+	private.Handlers = nil
+	for method, has := range map[string]func(when) bool{
+		methodHandshake: func(when) bool { return true },
+		methodReplay:    func(w when) bool { return w == always },
+	} {
+		handlers := gin.HandlersChain{enter}
+		for _, l := range s.chain {
+			if has(l.when) {
+				handlers = append(handlers, l.mw)
+			}
+		}
+		private.Handle(method, path, append(handlers, s.terminal)...)
+	}
+}
+
+// enter is the first handler of the chain: it lets only the adapter in and
+// swaps the real request in for the one that selected the route.
+func enter(c *gin.Context) {
+	p, ok := c.Request.Context().Value(passKey{}).(*pass)
+	if !ok {
+		c.AbortWithStatus(http.StatusNotFound)
+		return
+	}
+	c.Request = p.req
+}
+
+// terminal is the last handler of the chain: what it is called with is what
+// the middlewares made of the request.
+func (s *Server) terminal(c *gin.Context) {
+	p := c.Request.Context().Value(passKey{}).(*pass)
+	if c.Writer.Written() || c.Writer.Status() >= http.StatusMultipleChoices {
+		return // refused without Abort
+	}
+	p.reached = true
+	p.identity, p.err = s.identify(c, &p.visit)
+	if p.err == nil {
+		p.keys = snapshotKeys(c.Keys)
+		p.err = p.admit(c.Request.Context(), p.identity)
+	}
+	if p.failure() != nil {
+		p.err = p.failure()
+	}
+	if p.err != nil {
+		e := s.refusal(p.err)
+		c.AbortWithStatusJSON(e.status(), e)
+		return
+	}
+	// Through the topmost writer, so that one which acts on the status (scs
+	// commits its cookie, loggers note it) sees the 101.
+	c.Writer.WriteHeader(http.StatusSwitchingProtocols)
+	c.Writer.WriteHeaderNow()
+}
+
+// identify asks the app who the chain found.
+func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
+	if s.identity == nil {
+		return nil, nil
+	}
+	found, err := s.identity(c)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	id := *found
+	if id.UserID == "" {
+		return nil, errors.New("adapter: Identify returned an Identity without a UserID; nobody is nil")
+	}
+	if l := v.session(); l != nil && id.SessionID == "" {
+		id.SessionID = l.id
+	}
+	return &id, nil
+}
+
+// refusal is the peer's view of why a pass failed.
+func (s *Server) refusal(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Code: CodeUnavailable, Message: "it cannot be checked right now who you are; try again in a moment"}
+}
+
+// snapshotKeys copies what middlewares left with c.Set, except what is Gin's
+// own and dies with the request: a session kept from a handshake writes its
+// cookie into the response of whoever gets the pooled context next.
+func snapshotKeys(keys map[any]any) map[any]any {
+	var kept map[any]any
+	for k, v := range keys {
+		switch v.(type) {
+		case sessions.Session, map[string]sessions.Session, *gin.Context, http.ResponseWriter, *http.Request, context.Context:
+			continue
+		}
+		if kept == nil {
+			kept = make(map[any]any, len(keys))
+		}
+		kept[k] = v
+	}
+	return kept
+}
+
+// run sends p.req through the chain under the given method. A panic in the
+// chain is the outcome unknown, and the chain's own recovery, if it has one,
+// sees it first.
+func (p *pass) run(method string) (o outcome) {
+	ctx := context.WithValue(p.with(p.req.Context()), passKey{}, p)
+	p.req = p.req.WithContext(ctx)
+	p.w.header = make(http.Header)
+
+	// A context of our own, which never enters the engine's pool: nothing that
+	// a middleware keeps of it can end up in somebody else's response.
+	c := gin.CreateTestContextOnly(&p.w, p.mount.engine)
+	c.Request = (&http.Request{Method: method, URL: &url.URL{Path: p.req.URL.Path, RawPath: p.req.URL.RawPath}}).WithContext(ctx)
+
+	defer func() {
+		if v := recover(); v != nil {
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			p.srv.log.Error("a middleware panicked", "panic", v, "replay", p.replay, "stack", string(debug.Stack()))
+			p.err = fmt.Errorf("a middleware panicked: %v", v)
+			p.w = recorder{header: make(http.Header)}
+			o = unknown
+		}
+	}()
+	p.mount.engine.HandleContext(c)
+	if p.w.late != "" {
+		p.srv.log.Debug("a middleware wrote after the handshake was answered; it is not sent", "middleware", p.w.late)
+	}
+	return p.judge()
+}
+
+// judge reads the outcome off what the chain left behind.
+func (p *pass) judge() outcome {
+	if err := p.failure(); err != nil {
+		// Whatever the chain concluded, it concluded from a session that could
+		// not be loaded: an unmodified middleware takes a dead store for a
+		// logout.
+		p.err = err
+		return unknown
+	}
+	if p.reached {
+		switch {
+		case p.err == nil:
+			return admitted
+		case p.definite():
+			return refused
+		}
+		return unknown
+	}
+	switch status := p.w.status; {
+	case status >= 500 || status == http.StatusTooManyRequests:
+		return unknown
+	case p.replay && status >= 400 && status != http.StatusUnauthorized && status != http.StatusForbidden:
+		// On a replay, "not found" or "conflict" says nothing about who it is.
+		return unknown
+	}
+	return refused
+}
+
+// definite reports whether p.err is a decision rather than a failure.
+func (p *pass) definite() bool {
+	e, ok := errors.AsType[*Error](p.err)
+	return ok && e.status() < 500 && e.status() != http.StatusTooManyRequests
+}
+
+// answer turns a pass that was not admitted into status, headers and body. A
+// nil Error means the chain's own answer is to be sent.
+func (p *pass) answer() (status int, own *Error) {
+	switch {
+	case p.err != nil:
+		e := p.srv.refusal(p.err)
+		return e.status(), e
+	case p.w.status >= 300 && p.w.status < 400:
+		// RFC 6455, section 4.1, lets clients follow redirects; none does.
+		return http.StatusUnauthorized, &Error{Code: CodeUnauthenticated, Message: fmt.Sprintf(
+			"log in first: a middleware answered with a redirect to %.200q, which no WebSocket client follows", p.w.header.Get("Location"))}
+	case p.w.status < 300 && !p.reached && p.w.body.Len() == 0:
+		return http.StatusForbidden, &Error{Code: CodeForbidden, Message: "a middleware stopped the request without saying why"}
+	case p.w.body.Len() == 0:
+		return p.w.status, statusError(p.w.status)
+	}
+	return max(p.w.status, http.StatusOK), nil
+}
+
+// statusError is the Error for an answer of the chain that is only a status.
+func statusError(status int) *Error {
+	switch {
+	case status == http.StatusUnauthorized:
+		return &Error{Code: CodeUnauthenticated, Message: "log in first"}
+	case status == http.StatusTooManyRequests:
+		return &Error{Code: CodeTooFast, Message: "too many requests; try again later"}
+	case status >= 500:
+		return &Error{Code: CodeUnavailable, Message: "the server cannot answer this now; try again in a moment"}
+	}
+	return &Error{Code: CodeForbidden, Message: fmt.Sprintf("refused with status %d", status)}
+}
+
+// headers returns what the chain set and the real answer should carry.
+func (p *pass) headers() http.Header {
+	h := maps.Clone(p.w.header)
+	maps.DeleteFunc(h, func(k string, _ []string) bool { return ofConnection(k) })
+	return h
+}

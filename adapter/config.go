@@ -1,0 +1,132 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Config is what New takes. The zero value is safe and complete.
+type Config struct {
+	// Path is where sockets live; it begins and ends with a slash. Plain JSON
+	// WebSockets connect to Path+"ws". Empty means "/socket.io/".
+	Path string
+
+	// Origins lists the origins (scheme://host[:port], exactly) whose pages may
+	// open sockets. Empty means pages of the same host only. There is no
+	// wildcard: a socket carries its user's cookies, so "any origin" would let
+	// every page on the web act as that user.
+	Origins []string
+
+	// BrowsersOnly refuses handshakes that carry neither Origin nor
+	// Sec-Fetch-Site. Such clients are not browsers (or are same-origin GETs),
+	// so they cannot be tricked into sending somebody's cookies.
+	BrowsersOnly bool
+
+	// Credentials are places besides headers and cookies where a token may
+	// stand. Each is moved into the Authorization header that the chain sees.
+	Credentials []Source
+
+	// Revalidate is the time between replays of the chain for an idle session,
+	// spread evenly. Zero means 30s; negative means never, so that only saves,
+	// logouts and expiries are noticed.
+	Revalidate time.Duration
+
+	// MaxStale is how long an identity may outlive a store that does not
+	// answer. Zero means 5 minutes; negative means not at all.
+	MaxStale time.Duration
+
+	PingInterval time.Duration // between heartbeats; zero means 25s
+	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
+
+	// MaxPayload is the size in bytes of a message from a client. Zero means
+	// 1,000,000. A larger message closes the connection with 1009.
+	MaxPayload int64
+
+	// SendBuffer is how many bytes may wait for a client that reads slowly
+	// before it is closed. Zero means 1 MiB.
+	SendBuffer int
+
+	// Refuse answers a page request that HTTP() refuses: 503 while a session
+	// store does not answer, or what Identify returned. Nil means the error as
+	// JSON. It runs where any other handler would; it need not abort.
+	Refuse func(c *gin.Context, status int, e *Error)
+
+	// Development makes error messages name what exists: the events of a
+	// namespace, for one.
+	Development bool
+
+	// Logger gets warnings and errors. Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Revalidate, 30*time.Second)
+	def(&c.MaxStale, 5*time.Minute)
+	def(&c.PingInterval, 25*time.Second)
+	def(&c.PingTimeout, 20*time.Second)
+	if c.Path == "" {
+		c.Path = "/socket.io/"
+	}
+	if c.MaxPayload == 0 {
+		c.MaxPayload = 1_000_000
+	}
+	if c.SendBuffer == 0 {
+		c.SendBuffer = 1 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Refuse == nil {
+		c.Refuse = func(c *gin.Context, status int, e *Error) { c.JSON(status, e) }
+	}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !strings.HasPrefix(c.Path, "/") || !strings.HasSuffix(c.Path, "/") || strings.ContainsAny(c.Path, "?#:*") {
+		bad("Path: expected a path that begins and ends with a slash, got %q", c.Path)
+	}
+	if c.PingInterval < time.Second || c.PingTimeout < time.Second {
+		bad("PingInterval and PingTimeout: expected at least 1s, got %v and %v", c.PingInterval, c.PingTimeout)
+	}
+	if c.MaxPayload < 0 || c.MaxPayload > 1<<30 {
+		bad("MaxPayload: expected 1 to %d bytes, got %d", 1<<30, c.MaxPayload)
+	}
+	if c.SendBuffer < 0 {
+		bad("SendBuffer: expected a positive number of bytes, got %d", c.SendBuffer)
+	}
+	for i, o := range c.Origins {
+		n, err := parseOrigin(o)
+		if err != nil {
+			bad("Origins[%d]: %w", i, err)
+			continue
+		}
+		if i == 0 {
+			c.Origins = append([]string(nil), c.Origins...)
+		}
+		c.Origins[i] = n
+	}
+	return c, errors.Join(errs...)
+}
+
+// parseOrigin checks and normalises one origin: RFC 6454, sections 4 and 6.2.
+func parseOrigin(o string) (string, error) {
+	if o == "*" {
+		return "", errors.New(`"*" would let every page on the web open sockets as whoever visits it; list the origins you serve`)
+	}
+	u, err := url.Parse(o)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
+		u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("expected scheme://host[:port], got %q", o)
+	}
+	return u.Scheme + "://" + canonicalHost(u.Scheme, u.Host), nil
+}

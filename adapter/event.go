@@ -1,0 +1,159 @@
+package adapter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/gin-usher/usher/adapter/internal/plain"
+)
+
+// Events is where handlers are registered: a *Server, for "/", or a *Namespace.
+type Events interface{ namespace() *Namespace }
+
+func (n *Namespace) namespace() *Namespace { return n }
+
+// handler is a typed handler with its types erased.
+type handler struct {
+	guards []Guard
+	// call decodes data, runs the user's function and encodes its result.
+	call func(ctx context.Context, s *Socket, data json.RawMessage) (reply []byte, err error)
+}
+
+// On handles an event that is answered with nothing but its success: a client
+// that asks for an acknowledgement gets an empty one, or the error.
+//
+// Events of one socket are handled one at a time, in the order they came. ctx
+// ends when the socket does, with the Reason as its cause. Missing data leaves
+// In at its zero value; data that does not fit In never reaches h.
+func On[In any](t Events, event string, h func(ctx context.Context, s *Socket, in In) error, g ...Guard) {
+	register(t, event, g, func(ctx context.Context, s *Socket, data json.RawMessage) ([]byte, error) {
+		in, err := decode[In](event, data)
+		if err != nil {
+			return nil, err
+		}
+		return nil, h(ctx, s, in)
+	})
+}
+
+// Handle handles an event whose acknowledgement carries a result.
+func Handle[In, Out any](t Events, event string, h func(ctx context.Context, s *Socket, in In) (Out, error), g ...Guard) {
+	register(t, event, g, func(ctx context.Context, s *Socket, data json.RawMessage) ([]byte, error) {
+		in, err := decode[In](event, data)
+		if err != nil {
+			return nil, err
+		}
+		out, err := h(ctx, s, in)
+		if err != nil {
+			return nil, err
+		}
+		reply, err := encode(out)
+		if err != nil {
+			return nil, fmt.Errorf("adapter: encode the answer to %q: %w", event, err)
+		}
+		return reply, nil
+	})
+}
+
+func register(t Events, event string, g []Guard, call func(context.Context, *Socket, json.RawMessage) ([]byte, error)) {
+	n := t.namespace()
+	n.srv.mustBeOpen("On or Handle")
+	if event == "" || len(event) > plain.MaxType || plain.Reserved(event) {
+		panic(fmt.Sprintf("adapter: event %q: expected a name of 1 to %d bytes that the protocol does not use", event, plain.MaxType))
+	}
+	if n.handlers[event] != nil {
+		panic(fmt.Sprintf("adapter: event %q of namespace %q has a handler already", event, n.name))
+	}
+	n.handlers[event] = &handler{guards: g, call: call}
+}
+
+// decode turns an event's data into In.
+func decode[In any](event string, data json.RawMessage) (in In, err error) {
+	if data == nil {
+		return in, nil
+	}
+	if raw, ok := any(&in).(*json.RawMessage); ok {
+		*raw = data
+		return in, nil
+	}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return in, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", event, explain(err))}
+	}
+	return in, nil
+}
+
+// explain says in JSON's words what a value should have been.
+func explain(err error) string {
+	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return "the data does not fit: " + err.Error()
+	}
+	where := "data"
+	if e.Field != "" {
+		where = fmt.Sprintf("%q", e.Field)
+	}
+	return fmt.Sprintf("expected %s to be %s, got %s", where, jsonKind(e.Type), e.Value)
+}
+
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return jsonKind(t.Elem())
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number"
+	}
+	return "a number"
+}
+
+// handle runs the handler of one event.
+func (n *Namespace) handle(ctx context.Context, s *Socket, event string, data json.RawMessage) ([]byte, error) {
+	h := n.handlers[event]
+	if h == nil {
+		msg := fmt.Sprintf("there is no event %q here", event)
+		if n.srv.cfg.Development {
+			msg += "; there are: " + strings.Join(slices.Sorted(maps.Keys(n.handlers)), ", ")
+		}
+		return nil, &Error{Code: CodeEvent, Message: msg}
+	}
+	for _, g := range h.guards {
+		if err := g(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return h.call(ctx, s, data)
+}
+
+// eventContext is what a handler gets: the socket's lifetime, and who acts, as
+// it was when the event's turn came.
+type eventContext struct {
+	context.Context
+	socket   *Socket
+	identity *Identity
+}
+
+func (c *eventContext) Value(key any) any {
+	switch k := key.(type) {
+	case identityKey:
+		return c.identity
+	case string:
+		// What middlewares left with c.Set, as *gin.Context has it.
+		if v, ok := c.socket.keys[k]; ok {
+			return v
+		}
+	}
+	return c.Context.Value(key)
+}

@@ -1,0 +1,364 @@
+package adapter
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// Bounds on replays.
+const (
+	replayGap     = 250 * time.Millisecond // between two replays of one session
+	replayRunners = 4                      // at the same time in the whole server
+	replayTimeout = 10 * time.Second
+	replayRetry   = 5 * time.Second // after an outcome that is unknown
+)
+
+// A follower keeps identities true: it knows which sockets hang on which
+// credential and replays the chain for them when the answer may have changed.
+type follower struct {
+	srv *Server
+
+	mu       sync.Mutex
+	bindings map[string]*binding // lists, by session id or else by key
+	saves    uint64              // counts session saves, for handshakes in flight
+	queue    []*binding          // wait for a runner
+	runners  int
+	closed   bool
+}
+
+// A binding is all sockets of one credential: they are identified together, by
+// one run of the chain. Its fields are guarded by follower.mu.
+type binding struct {
+	f         *follower
+	key       string
+	sessionID string
+	timer     engine.Timer
+	next      *binding // of the same session
+	sockets   []*Socket
+
+	ran     time.Time // start of the last replay, or the handshake
+	stale   time.Time // since when the outcome is unknown; zero if it is known
+	queued  bool
+	running bool
+	again   bool // something changed while it ran
+}
+
+// bindingKey tells credentials apart. Anonymous sockets without any have an
+// empty key and a binding each.
+func bindingKey(sessionID, authorization string) string {
+	if authorization == "" {
+		return sessionID
+	}
+	sum := sha256.Sum256([]byte(authorization))
+	return sessionID + "\x00" + string(sum[:16])
+}
+
+// add binds s to a credential. seen is what saveCount said before the chain
+// read the session: if anything was saved since, the session may have changed
+// between the chain and this moment, and is looked at again.
+func (f *follower) add(s *Socket, sessionID, authorization string, seen uint64) {
+	f.mu.Lock()
+	b := f.bindLocked(s, sessionID, bindingKey(sessionID, authorization))
+	changed := f.saves != seen
+	f.mu.Unlock()
+	if changed {
+		f.trigger(b)
+	}
+}
+
+func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
+	var b *binding
+	if key != "" {
+		for b = f.bindings[group(sessionID, key)]; b != nil && b.key != key; b = b.next {
+		}
+	}
+	if b == nil {
+		b = &binding{f: f, key: key, sessionID: sessionID, ran: time.Now()}
+		if key != "" {
+			b.next = f.bindings[group(sessionID, key)]
+			f.bindings[group(sessionID, key)] = b
+		}
+		// The first interval is a random part of one, so that sockets that
+		// came together are not replayed together for ever.
+		if every := f.srv.cfg.Revalidate; every > 0 {
+			f.srv.eng.Wheel().Set(&b.timer, b.ran.Add(every/2+rand.N(every/2+1)), b)
+		}
+	}
+	b.sockets = append(b.sockets, s)
+	s.binding, s.sessionID = b, sessionID
+	return b
+}
+
+// remove takes s off its binding.
+func (f *follower) remove(s *Socket) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unbindLocked(s)
+}
+
+func (f *follower) unbindLocked(s *Socket) {
+	b := s.binding
+	if b == nil {
+		return
+	}
+	s.binding = nil
+	for i, other := range b.sockets {
+		if other == s {
+			last := len(b.sockets) - 1
+			b.sockets[i], b.sockets[last] = b.sockets[last], nil
+			b.sockets = b.sockets[:last]
+			break
+		}
+	}
+	if len(b.sockets) == 0 {
+		f.srv.eng.Wheel().Stop(&b.timer)
+		f.forgetLocked(b)
+	}
+}
+
+func (f *follower) forgetLocked(b *binding) {
+	if b.key == "" {
+		return
+	}
+	g := group(b.sessionID, b.key)
+	if f.bindings[g] == b {
+		if b.next == nil {
+			delete(f.bindings, g)
+		} else {
+			f.bindings[g] = b.next
+		}
+		return
+	}
+	for p := f.bindings[g]; p != nil; p = p.next {
+		if p.next == b {
+			p.next = b.next
+			return
+		}
+	}
+}
+
+// group is where a binding is listed: with the others of its session, so that
+// ending a session finds them all.
+func group(sessionID, key string) string { return cmp.Or(sessionID, key) }
+
+func (f *follower) saveCount() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.saves
+}
+
+// ofSessionLocked returns the bindings of one session, whatever else their
+// requests carried.
+func (f *follower) ofSessionLocked(id string) (found []*binding) {
+	for b := f.bindings[id]; b != nil && id != ""; b = b.next {
+		found = append(found, b)
+	}
+	return found
+}
+
+// saved is told of every save of a session.
+func (f *follower) saved(id string) {
+	f.mu.Lock()
+	f.saves++
+	found := f.ofSessionLocked(id)
+	f.mu.Unlock()
+	for _, b := range found {
+		f.trigger(b)
+	}
+}
+
+// sockets returns the sockets of a session.
+func (f *follower) sockets(sessionID string) []*Socket {
+	if sessionID == "" {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*Socket
+	for _, b := range f.ofSessionLocked(sessionID) {
+		all = append(all, b.sockets...)
+	}
+	return all
+}
+
+// move lets the sockets of one session follow it to its new id.
+func (f *follower) move(from, to string, cookie *http.Cookie) {
+	f.mu.Lock()
+	moved := make(map[*binding]struct{})
+	for _, b := range f.ofSessionLocked(from) {
+		for _, s := range append([]*Socket(nil), b.sockets...) {
+			s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{cookie}))
+			rest := b.key[len(from):] // the part for Authorization
+			f.unbindLocked(s)
+			moved[f.bindLocked(s, to, to+rest)] = struct{}{}
+		}
+	}
+	f.mu.Unlock()
+	for b := range moved {
+		f.trigger(b)
+	}
+}
+
+// Expired is the timer of a binding: the interval has passed, or the gap after
+// a replay that was asked for too soon.
+func (b *binding) Expired(time.Time) {
+	f := b.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.enqueueLocked(b)
+}
+
+// trigger asks for a replay: now if the last one is long enough ago, else as
+// soon as it is.
+func (f *follower) trigger(b *binding) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b.running {
+		b.again = true
+		return
+	}
+	if wait := time.Until(b.ran.Add(replayGap)); wait > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
+		return
+	}
+	f.enqueueLocked(b)
+}
+
+func (f *follower) enqueueLocked(b *binding) {
+	if b.queued || b.running || len(b.sockets) == 0 || f.closed {
+		return
+	}
+	b.queued = true
+	f.queue = append(f.queue, b) // bounded by the number of bindings
+	if f.runners < replayRunners {
+		f.runners++
+		f.srv.eng.Go(f)
+	}
+}
+
+// Run is a runner: it works until no binding waits.
+func (f *follower) Run() {
+	for {
+		f.mu.Lock()
+		if len(f.queue) == 0 || f.closed {
+			f.queue = nil
+			f.runners--
+			f.mu.Unlock()
+			return
+		}
+		b := f.queue[0]
+		f.queue[0] = nil
+		f.queue = f.queue[1:]
+		b.queued, b.running, b.again = false, true, false
+		b.ran = time.Now()
+		var s *Socket
+		if len(b.sockets) > 0 {
+			s = b.sockets[0]
+		}
+		f.mu.Unlock()
+
+		o := admitted
+		var p *pass
+		if s != nil {
+			p, o = f.srv.replay(s)
+		}
+
+		f.mu.Lock()
+		b.running = false
+		sockets := append([]*Socket(nil), b.sockets...)
+		now := time.Now()
+		next := time.Duration(0)
+		expired := false
+		switch o {
+		case unknown:
+			if b.stale.IsZero() {
+				b.stale = now
+			}
+			expired = now.Sub(b.stale) >= f.srv.cfg.MaxStale
+			next = replayRetry/2 + rand.N(replayRetry/2)
+		default:
+			b.stale = time.Time{}
+			if every := f.srv.cfg.Revalidate; every > 0 {
+				next = every - every/10 + rand.N(every/5+1)
+			}
+		}
+		if b.again {
+			next = replayGap
+		}
+		if next > 0 && len(b.sockets) > 0 {
+			f.srv.eng.Wheel().Set(&b.timer, now.Add(next), b)
+		}
+		f.mu.Unlock()
+		if p != nil {
+			f.apply(sockets, p, o, expired)
+		}
+	}
+}
+
+// apply lets a replay's outcome reach every socket that it speaks for.
+func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
+	log := f.srv.log
+	switch o {
+	case unknown:
+		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "sockets", len(sockets))
+		if expired {
+			for _, s := range sockets {
+				s.close(ReasonStale)
+			}
+		}
+	case refused:
+		status, e := p.answer()
+		for _, s := range sockets {
+			if status == http.StatusUnauthorized || e != nil && e.Code == CodeUnauthenticated {
+				s.close(p.nobody(s))
+			} else {
+				s.close(ReasonForbidden)
+			}
+		}
+	case admitted:
+		for _, s := range sockets {
+			if s.ns.admits(p.identity) != nil {
+				s.close(p.nobody(s))
+			} else {
+				s.setIdentity(p.identity)
+			}
+		}
+	}
+}
+
+// nobody is why s ends when a replay finds nobody: its session is gone, or
+// something else that named somebody does no more.
+func (p *pass) nobody(s *Socket) Reason {
+	if p.session() == nil && s.SessionID() != "" {
+		return ReasonSessionEnded
+	}
+	return ReasonUnauthorized
+}
+
+// replay runs the chain again for s, with its request as it is now.
+func (s *Server) replay(sock *Socket) (*pass, outcome) {
+	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
+	defer cancel()
+	p := &pass{srv: s, mount: sock.mount, req: sock.shake.Load().Request(ctx)}
+	p.visit.replay = true
+	// Whether nobody is enough is each socket's own question: see apply.
+	p.admit = func(context.Context, *Identity) error { return nil }
+	o := p.run(methodReplay)
+	if len(p.saves) > 0 || p.w.header.Get("Set-Cookie") != "" {
+		by := "a middleware"
+		if len(p.saves) > 0 {
+			by = p.saves[0]
+		}
+		if _, told := s.warned.LoadOrStore(by, true); !told {
+			s.log.Warn("a middleware of Use writes a session or cookie whenever it runs; in a replay that is discarded. Write only on change, ask adapter.Replaying, or move it to UseOnce", "middleware", by)
+		}
+	}
+	return p, o
+}

@@ -1,0 +1,25 @@
+package adapter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// A Guard decides whether a socket may enter a namespace or an event. An
+// *Error reaches the client as it is; any other error as "internal".
+type Guard func(ctx context.Context, s *Socket) error
+
+// Role admits those who have one of the roles.
+func Role(roles ...string) Guard {
+	return func(ctx context.Context, s *Socket) error {
+		id, ok := IdentityOf(ctx)
+		if !ok {
+			return &Error{Code: CodeUnauthenticated, Message: "log in first"}
+		}
+		if slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(id.Roles, r) }) {
+			return nil
+		}
+		return &Error{Code: CodeForbidden, Message: fmt.Sprintf("this needs one of the roles %q", roles)}
+	}
+}

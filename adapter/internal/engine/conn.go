@@ -1,0 +1,369 @@
+package engine
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// ErrClosed is returned for what is sent to a connection that is closed.
+var ErrClosed = net.ErrClosed
+
+// A Cause says why a connection ended. The first cause wins.
+type Cause struct {
+	Reason string // for programs: "ping timeout", "transport close", …
+	Code   int    // the close frame's status; 0 sends no close frame and cuts the connection
+	Text   string // the close frame's reason, at most 123 bytes
+	Drop   bool   // throw away what is queued instead of flushing it first
+	Err    error  // for logs
+}
+
+// Reasons that the engine itself closes with. The words are Socket.IO's.
+const (
+	ReasonTransportClose = "transport close"
+	ReasonTransportError = "transport error"
+	ReasonPingTimeout    = "ping timeout"
+	ReasonSlow           = "slow client"
+	ReasonTooLarge       = "message too large"
+)
+
+// A Handler receives what happens on a connection.
+type Handler interface {
+	// Receive gets each message in order, from one goroutine at a time, and
+	// must not block. data is valid only during the call. A task it returns is
+	// run soon, beside or before further reading.
+	Receive(binary bool, data []byte) Task
+	// Closed is called once, from any goroutine, and must not block. Receive
+	// may still be running; it is not called again afterwards.
+	Closed(Cause)
+}
+
+// A Conn is one WebSocket connection. All methods are safe for concurrent use,
+// except Start, which is called once.
+//
+// gorilla/websocket makes the handshake and parses what comes in. Frames that
+// go out are built by Frame and written by flush, the only writer.
+type Conn struct {
+	e    *Engine
+	nc   net.Conn
+	ws   *websocket.Conn
+	h    Handler
+	poll *poller
+	beat Timer
+
+	// Owned by the one goroutine that reads at a time.
+	br       bufio.Reader
+	loan     *bufio.Reader // whose memory br uses; nil while idle
+	ahead    *[]byte       // what the poller has read and br has not yet
+	aheadAt  int
+	aheadEnd int
+
+	heard atomic.Bool // bytes came in since the last ping
+
+	mu       sync.Mutex
+	out      []Frame
+	first    [1]Frame // out's memory while it holds one frame
+	outBytes int
+	pinged   bool // a ping waits for an answer
+	pingSent bool // and has left the queue
+	writing  bool // a flush is running
+	flushed  bool // closed, and everything has been written
+	readDone bool // the reader has ended
+	paused   bool // the handler wants no more messages
+	parked   bool // the reader has left because of that
+	closed   bool
+	gone     bool
+	cause    Cause
+}
+
+func (c *Conn) attach(ws *websocket.Conn, h Handler) {
+	c.ws, c.h = ws, h
+	ws.SetPongHandler(func(string) error { return nil }) // heard says it
+	ws.SetPingHandler(func(data string) error {
+		c.pong([]byte(data))
+		return nil
+	})
+	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by readFailed
+	c.e.conns.Add(1)
+}
+
+// Start begins to read and to ping. A connection that was closed before is
+// started all the same: it still has a close frame to exchange.
+func (c *Conn) Start() {
+	c.mu.Lock()
+	if !c.closed {
+		// Under the lock, so that Close sets its own deadline after this one.
+		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.cfg.PingInterval), c)
+	}
+	c.mu.Unlock()
+	if c.poll = newPoller(c, c.nc); c.poll != nil {
+		c.idle()
+		return
+	}
+	c.e.workers.run((*readTask)(c))
+}
+
+// RemoteAddr returns the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Send queues f and returns. It fails with ErrClosed once the connection is
+// closed. A peer that lets more than SendBuffer bytes pile up is closed.
+func (c *Conn) Send(f Frame) error {
+	start, err := c.queue(f, false)
+	if start {
+		c.e.workers.run((*flushTask)(c))
+	}
+	return err
+}
+
+// SendVolatile queues f if nothing waits to be written, and drops it otherwise.
+func (c *Conn) SendVolatile(f Frame) error {
+	c.mu.Lock()
+	busy := len(c.out) > 0
+	c.mu.Unlock()
+	if busy {
+		return nil
+	}
+	return c.Send(f)
+}
+
+// SendNow is Send by a goroutine that may itself wait for the peer: if nobody
+// else is writing, the frame is written before SendNow returns.
+func (c *Conn) SendNow(f Frame) error {
+	start, err := c.queue(f, false)
+	if start {
+		c.flush()
+	}
+	return err
+}
+
+// queue reports whether the caller has to see to a flush. Our own ping is
+// forced in: it must not be what makes a peer slow.
+func (c *Conn) queue(f Frame, force bool) (start bool, err error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false, ErrClosed
+	}
+	if !force && c.outBytes+len(f) > c.e.cfg.SendBuffer && len(c.out) > 0 {
+		c.mu.Unlock()
+		c.Close(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
+		return false, ErrClosed
+	}
+	c.pushLocked(f)
+	start = !c.writing
+	c.writing = true
+	c.mu.Unlock()
+	return start, nil
+}
+
+func (c *Conn) pushLocked(f Frame) {
+	if c.out == nil {
+		c.out = c.first[:0]
+	}
+	c.out = append(c.out, f)
+	c.outBytes += len(f)
+}
+
+type flushTask Conn
+
+func (t *flushTask) Run() { (*Conn)(t).flush() }
+
+// gatherSize is how much a flush puts into one write at most.
+const gatherSize = 64 << 10
+
+var gathers = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
+
+// flush writes until the queue is empty. Frames that wait together leave in
+// one write: four frames in one write cost what one costs.
+func (c *Conn) flush() {
+	for {
+		c.mu.Lock()
+		if len(c.out) == 0 {
+			c.writing = false
+			c.flushed = c.closed
+			c.mu.Unlock()
+			if c.flushed {
+				c.linger()
+			}
+			return
+		}
+		var one Frame
+		var many []Frame
+		if len(c.out) == 1 {
+			one = c.out[0]
+		} else {
+			many = c.out
+		}
+		// The queue's memory is given back: an idle connection has none.
+		c.out, c.first[0], c.outBytes = nil, nil, 0
+		c.pingSent = c.pinged
+		c.mu.Unlock()
+
+		var err error
+		if many == nil {
+			_, err = c.nc.Write(one)
+		} else {
+			err = c.writeAll(many)
+		}
+		if err != nil {
+			c.mu.Lock()
+			c.out, c.writing = nil, false
+			c.mu.Unlock()
+			c.Close(Cause{Reason: ReasonTransportError, Err: err})
+			c.cut()
+			return
+		}
+	}
+}
+
+func (c *Conn) writeAll(frames []Frame) error {
+	gather := gathers.Get().(*[]byte)
+	defer func() {
+		if cap(*gather) <= gatherSize {
+			*gather = (*gather)[:0]
+			gathers.Put(gather)
+		}
+	}()
+	b := (*gather)[:0]
+	for i, f := range frames {
+		frames[i] = nil
+		if len(b) > 0 && len(b)+len(f) > gatherSize {
+			if _, err := c.nc.Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
+		if len(f) > gatherSize {
+			if _, err := c.nc.Write(f); err != nil {
+				return err
+			}
+			continue
+		}
+		b = append(b, f...)
+	}
+	*gather = b
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// Close ends the connection with cause, unless it has ended already. It does
+// not wait: what is queued and the close frame are written by the writer.
+func (c *Conn) Close(cause Cause) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed, c.cause = true, cause
+	if cause.Drop || cause.Code == 0 {
+		c.out, c.first[0], c.outBytes = nil, nil, 0
+	}
+	start := false
+	if cause.Code != 0 {
+		c.pushLocked(closeFrame(cause.Code, cause.Text))
+		start = !c.writing
+		c.writing = true
+	}
+	c.mu.Unlock()
+
+	if start {
+		c.e.workers.run((*flushTask)(c))
+	}
+	if cause.Code == 0 {
+		c.cut()
+	} else {
+		c.e.wheel.Set(&c.beat, time.Now().Add(closeTimeout), c)
+	}
+	c.h.Closed(cause)
+}
+
+// linger waits, for closeTimeout at most, until the peer has read our close
+// frame and closes too. Closing at once could make the kernel answer what the
+// peer still sends with a reset, which may overtake the close frame.
+func (c *Conn) linger() {
+	c.mu.Lock()
+	done := c.readDone || c.parked
+	c.mu.Unlock()
+	if done {
+		c.cut()
+		return
+	}
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+}
+
+// cut closes the network connection.
+func (c *Conn) cut() {
+	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		return
+	}
+	c.gone = true
+	c.mu.Unlock()
+	c.e.wheel.Stop(&c.beat)
+	_ = c.nc.Close()
+	c.e.conns.Done()
+}
+
+// Expired is the heartbeat: a ping, then PingTimeout of patience. Any byte
+// counts as a sign of life, if our ping could leave at all.
+func (c *Conn) Expired(now time.Time) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		c.cut()
+		return
+	}
+	if !c.pinged {
+		c.pinged, c.pingSent = true, false
+		c.heard.Store(false)
+		c.mu.Unlock()
+		if start, _ := c.queue(control(opPing, nil), true); start {
+			c.e.workers.run((*flushTask)(c))
+		}
+		c.e.wheel.Set(&c.beat, now.Add(c.e.cfg.PingTimeout), c)
+		return
+	}
+	alive := c.pingSent && (c.heard.Load() || c.parked)
+	if alive {
+		c.pinged = false
+	}
+	c.mu.Unlock()
+	if !alive {
+		c.Close(Cause{Reason: ReasonPingTimeout})
+		return
+	}
+	rest := max(c.e.cfg.PingInterval-c.e.cfg.PingTimeout, tick)
+	c.e.wheel.Set(&c.beat, now.Add(rest), c)
+}
+
+// pong answers a ping. A peer that pings and never reads is slow like any other.
+func (c *Conn) pong(data []byte) { _ = c.Send(control(opPong, data)) }
+
+// closeCause tells a goodbye from a failure.
+func closeCause(err error) Cause {
+	if ce, ok := errors.AsType[*websocket.CloseError](err); ok && ce.Code != websocket.CloseAbnormalClosure {
+		code := ce.Code
+		if code == websocket.CloseNoStatusReceived {
+			code = websocket.CloseNormalClosure
+		}
+		// RFC 6455, section 5.5.1: answer with the status that came.
+		return Cause{Reason: ReasonTransportClose, Code: code, Drop: true}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return Cause{Reason: ReasonTransportClose}
+	}
+	return Cause{Reason: ReasonTransportError, Err: err}
+}

@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+)
+
+// hijack lends gorilla the connection below a response: a net.Conn and a
+// bufio.Reader that stay ours, so that the reader's memory can be given back
+// while the connection is idle.
+type hijack struct {
+	http.ResponseWriter
+	e *Engine
+	c *Conn
+}
+
+func (h *hijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, brw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.c = &Conn{e: h.e, nc: nc}
+	if brw.Reader.Buffered() > 0 {
+		// RFC 6455, section 4.1: a client waits for the 101.
+		return nil, nil, errors.Join(errors.New("engine: data before the handshake was answered"), nc.Close())
+	}
+	h.c.borrow()
+	return (*netConn)(h.c), bufio.NewReadWriter(&h.c.br, brw.Writer), nil
+}
+
+// netConn is what gorilla sees of a connection.
+type netConn Conn
+
+// Read hands over what the poller has read, then reads on.
+func (n *netConn) Read(p []byte) (int, error) {
+	c := (*Conn)(n)
+	if c.ahead != nil {
+		m := copy(p, (*c.ahead)[c.aheadAt:c.aheadEnd])
+		if c.aheadAt += m; c.aheadAt == c.aheadEnd {
+			c.e.putChunk(c.ahead)
+			c.ahead, c.aheadAt, c.aheadEnd = nil, 0, 0
+		}
+		return m, nil
+	}
+	m, err := c.nc.Read(p)
+	if m > 0 {
+		c.heard.Store(true)
+	}
+	return m, err
+}
+
+// Write sends the answer to the handshake. Whatever gorilla writes later (a
+// close frame, on a protocol error) joins the queue: one writer owns every byte.
+func (n *netConn) Write(p []byte) (int, error) {
+	c := (*Conn)(n)
+	if c.ws == nil {
+		return c.nc.Write(p)
+	}
+	if err := c.Send(append(Frame(nil), p...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (n *netConn) Close() error                      { return n.nc.Close() }
+func (n *netConn) LocalAddr() net.Addr               { return n.nc.LocalAddr() }
+func (n *netConn) RemoteAddr() net.Addr              { return n.nc.RemoteAddr() }
+func (n *netConn) SetDeadline(t time.Time) error     { return n.nc.SetDeadline(t) }
+func (n *netConn) SetReadDeadline(t time.Time) error { return n.nc.SetReadDeadline(t) }
+
+// SetWriteDeadline does nothing: gorilla would set one for each control frame it
+// believes to write. The heartbeat bounds a write that is stuck.
+func (n *netConn) SetWriteDeadline(time.Time) error { return nil }

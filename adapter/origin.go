@@ -1,0 +1,81 @@
+package adapter
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// checkOrigin is asked for every request, before anything else. No Gin
+// middleware answers this question for sockets: those against request forgery
+// exempt GET, which an upgrade is, and CORS applies to no WebSocket. A browser
+// sends the user's cookies along with a socket opened by any page on the web
+// and trusts the server to look at Origin (RFC 6455, section 10.2).
+func (s *Server) checkOrigin(r *http.Request) *Error {
+	origins := r.Header.Values("Origin")
+	if len(origins) > 1 {
+		return &Error{Code: CodeBadRequest, Message: "expected one Origin header, got several"}
+	}
+	if len(origins) == 1 {
+		if s.allows(origins[0], r.Host, r.TLS != nil) {
+			return nil
+		}
+		want := "pages of this host may open sockets"
+		if len(s.cfg.Origins) > 0 {
+			want = "only the origins in Config.Origins may open sockets"
+		}
+		return &Error{Code: CodeForeignOrigin, Message: fmt.Sprintf(
+			"origin %.200q is not allowed: %s; add it to Config.Origins to allow it", origins[0], want)}
+	}
+	switch site := r.Header.Get("Sec-Fetch-Site"); site {
+	case "same-origin", "none":
+		return nil
+	case "":
+		if s.cfg.BrowsersOnly {
+			return &Error{Code: CodeForeignOrigin, Message: "expected an Origin header, got none; Config.BrowsersOnly refuses clients that are not browsers"}
+		}
+		return nil
+	default:
+		return &Error{Code: CodeForeignOrigin, Message: fmt.Sprintf(
+			"a request with Sec-Fetch-Site %.40q and without Origin is not allowed; add the page's origin to Config.Origins to allow its sockets", site)}
+	}
+}
+
+// allows compares an Origin header with the list, or with the request's own
+// host where there is no list.
+func (s *Server) allows(origin, host string, tls bool) bool {
+	u, err := url.Parse(origin)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" ||
+		u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		return false // "null" and everything that is no origin
+	}
+	if len(s.cfg.Origins) > 0 {
+		return slices.Contains(s.cfg.Origins, u.Scheme+"://"+canonicalHost(u.Scheme, u.Host))
+	}
+	if tls && u.Scheme != "https" {
+		return false
+	}
+	// Behind a proxy that ends TLS the request's scheme is unknown here, so the
+	// host is compared under the origin's scheme.
+	return canonicalHost(u.Scheme, u.Host) == canonicalHost(u.Scheme, host)
+}
+
+// canonicalHost lowers the host and drops the port that the scheme implies. A
+// trailing dot stays: browsers treat it as another host, and so do we.
+func canonicalHost(scheme, host string) string {
+	host = strings.ToLower(host)
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return host
+	}
+	if (scheme == "http" && port == "80") || (scheme == "https" && port == "443") {
+		if strings.Contains(name, ":") {
+			return "[" + name + "]"
+		}
+		return name
+	}
+	return host
+}

@@ -1,0 +1,475 @@
+package adapter
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// A Server admits sockets and keeps them true. It embeds the namespace "/".
+//
+// It is set up first (Use, Identify, Of, On, …), then mounted, and not changed
+// from then on. After Mount or HTTP all methods are safe for concurrent use.
+type Server struct {
+	*Namespace
+
+	cfg      Config
+	log      *slog.Logger
+	eng      *engine.Engine
+	chain    []link
+	identity func(*gin.Context) (*Identity, error)
+	stores   []*store
+	follow   follower
+	ended    tombstones
+	locks    keyedLocks
+	warned   sync.Map // middlewares that a warning has named
+
+	ctx    context.Context // ends with the server
+	cancel context.CancelCauseFunc
+
+	handshakes sync.WaitGroup // in flight
+	live       sync.WaitGroup // sockets whose last turn has not ended
+
+	mu         sync.RWMutex
+	open       bool // may still be set up
+	draining   bool
+	namespaces map[string]*Namespace
+	routes     map[string]bool // full paths of the socket routes
+}
+
+// New returns a server, or what is unsafe or contradictory in cfg.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("adapter: config: %w", err)
+	}
+	s := &Server{
+		cfg: cfg,
+		log: cfg.Logger,
+		eng: engine.New(engine.Config{
+			PingInterval: cfg.PingInterval,
+			PingTimeout:  cfg.PingTimeout,
+			MaxPayload:   cfg.MaxPayload,
+			SendBuffer:   cfg.SendBuffer,
+		}),
+		open:       true,
+		namespaces: make(map[string]*Namespace),
+		routes:     make(map[string]bool),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.follow = follower{srv: s, bindings: make(map[string]*binding)}
+	s.Namespace = s.Of("/")
+	return s, nil
+}
+
+// Of returns the namespace of a name, such as "/admin", making it if needed.
+func (s *Server) Of(name string) *Namespace {
+	if !strings.HasPrefix(name, "/") {
+		name = "/" + name
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.namespaces[name]
+	if n == nil {
+		if !s.open {
+			panic(fmt.Sprintf("adapter: Of(%q) after Mount: namespaces are made before", name))
+		}
+		n = newNamespace(s, name)
+		s.namespaces[name] = n
+	}
+	return n
+}
+
+// Use adds middlewares that identify: sessions, guards, token checks. They run
+// on the handshake and again on every replay, so they must be safe to repeat:
+// what they save during a replay is discarded. Use, UseOnce and UseEach keep
+// the order in which they are called.
+func (s *Server) Use(mw ...gin.HandlerFunc) { s.use(always, mw) }
+
+// UseOnce adds middlewares that run on the handshake only: loggers, metrics,
+// tracing, limiters, protection against forged requests.
+func (s *Server) UseOnce(mw ...gin.HandlerFunc) { s.use(once, mw) }
+
+// UseEach adds middlewares that run on every request of a connection: CORS,
+// secure headers, request ids, recovery, size limits. A WebSocket has one
+// request, its handshake.
+func (s *Server) UseEach(mw ...gin.HandlerFunc) { s.use(each, mw) }
+
+func (s *Server) use(w when, mws []gin.HandlerFunc) {
+	s.mustBeOpen("Use")
+	for _, mw := range mws {
+		if mw == nil {
+			panic("adapter: Use of a nil middleware")
+		}
+		s.chain = append(s.chain, link{w, mw})
+	}
+}
+
+// Identify says how to read off what the chain left behind who this is. Nil is
+// nobody. An *Error refuses; any other error means that it cannot be known now:
+// a handshake or page gets 503, an open socket stays for at most MaxStale.
+func (s *Server) Identify(f func(*gin.Context) (*Identity, error)) {
+	s.mustBeOpen("Identify")
+	if s.identity != nil {
+		panic("adapter: Identify was called twice")
+	}
+	s.identity = f
+}
+
+// mustBeOpen panics once the server is mounted: a middleware, guard or handler
+// that is added later would not apply to the sockets that are open already.
+func (s *Server) mustBeOpen(what string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.open {
+		panic("adapter: " + what + " after Mount or HTTP: set the server up before")
+	}
+}
+
+func (s *Server) freeze() {
+	if s.identity == nil && slices.ContainsFunc(s.chain, func(l link) bool { return l.when == always }) {
+		panic("adapter: Use without Identify: say with srv.Identify who the chain has found")
+	}
+	s.mu.Lock()
+	s.open = false
+	s.mu.Unlock()
+}
+
+// Mount registers the socket routes on e, or on a group of e. It panics, as
+// Gin does on a wrong route, on Use without Identify and on middlewares above
+// the route that cannot work there.
+func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
+	s.freeze()
+	g := &e.RouterGroup
+	if len(at) > 0 {
+		g = at[0]
+	}
+	for _, h := range g.Handlers {
+		s.checkAbove(h)
+	}
+	m := &mount{engine: e}
+	path := s.cfg.Path + "ws"
+	s.register(g, path)
+	g.GET(path, func(c *gin.Context) { s.serveWebSocket(c, m) })
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.routes[strings.TrimSuffix(g.BasePath(), "/")+path] = true
+}
+
+// checkAbove panics on middlewares that break every socket below them.
+func (s *Server) checkAbove(h gin.HandlerFunc) {
+	name := runtime.FuncForPC(reflect.ValueOf(h).Pointer()).Name()
+	switch {
+	case strings.HasPrefix(name, "github.com/gin-contrib/timeout."):
+		panic("adapter: gin-contrib/timeout above the socket route would end every socket at its deadline: put it on the groups of your pages")
+	case strings.HasPrefix(name, "github.com/gin-contrib/cache."):
+		panic("adapter: gin-contrib/cache above the socket route would answer a handshake from its cache: put it on the groups of your pages")
+	case strings.HasPrefix(name, "github.com/gin-gonic/gin.LoggerWithConfig") && len(s.cfg.Credentials) > 0:
+		panic("adapter: gin.Logger above the socket route would write the tokens of Query credentials to the log: mount the sockets before r.Use(gin.Logger()), or give the logger to srv.UseOnce")
+	}
+}
+
+// HTTP returns the chain of Use for page routes, which then know the same
+// people as sockets do: r.Group("/", srv.HTTP()...). It identifies and refuses
+// nobody; IdentityOf and User say who it is. Requests of the socket routes pass
+// through untouched, so it may also be used above them.
+func (s *Server) HTTP() gin.HandlersChain {
+	s.freeze()
+	chain := gin.HandlersChain{s.onPages(func(c *gin.Context) {
+		c.Request = c.Request.WithContext(new(visit).with(c.Request.Context()))
+	})}
+	for _, l := range s.chain {
+		if l.when == always {
+			chain = append(chain, s.onPages(l.mw))
+		}
+	}
+	return append(chain, s.onPages(s.identifyPage))
+}
+
+func (s *Server) onPages(mw gin.HandlerFunc) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		s.mu.RLock()
+		socket := s.routes[c.FullPath()]
+		s.mu.RUnlock()
+		if !socket {
+			mw(c)
+		}
+	}
+}
+
+// identifyPage is the end of the chain on a page.
+func (s *Server) identifyPage(c *gin.Context) {
+	v := visitOf(c.Request.Context())
+	id, err := s.identify(c, v)
+	if v.failure() != nil {
+		err = v.failure()
+	}
+	if err != nil {
+		e := s.refusal(err)
+		if e.Code == CodeUnavailable {
+			s.log.Warn("a page was refused: it cannot be checked who asks", "error", err)
+		}
+		_ = c.Error(err)
+		c.Abort()
+		s.cfg.Refuse(c, e.status(), e)
+		return
+	}
+	setIdentity(c, id)
+}
+
+// serveWebSocket is the whole handshake of a plain JSON WebSocket.
+func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
+	r := c.Request
+	if e := s.checkOrigin(r); e != nil {
+		c.AbortWithStatusJSON(e.status(), e)
+		return
+	}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		c.Header("Upgrade", "websocket")
+		c.AbortWithStatusJSON(http.StatusUpgradeRequired, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake, got an ordinary request"})
+		return
+	}
+	if !s.begin() {
+		e := &Error{Code: CodeUnavailable, Message: "the server is restarting; try again in a moment"}
+		c.AbortWithStatusJSON(e.status(), e)
+		return
+	}
+	defer s.handshakes.Done()
+	name := r.URL.Query().Get("nsp")
+	if name == "" {
+		name = "/"
+	}
+	s.mu.RLock()
+	ns := s.namespaces[name]
+	s.mu.RUnlock()
+	if ns == nil {
+		s.refuse(c, &Error{Code: CodeNamespace, Message: fmt.Sprintf("there is no namespace %.200q", name)})
+		return
+	}
+	req, e := s.moveCredentials(r)
+	if e != nil {
+		s.refuse(c, e)
+		return
+	}
+
+	seen := s.follow.saveCount()
+	sock := &Socket{ns: ns, mount: m, id: rand.Text()}
+	p := &pass{srv: s, mount: m, req: req}
+	p.admit = func(ctx context.Context, id *Identity) error {
+		if err := ns.admits(id); err != nil {
+			return err
+		}
+		sock.identity.Store(id)
+		sock.keys = p.keys
+		sock.shake.Store(record(req, p.w.header))
+		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: id}, sock)
+	}
+	switch p.run(methodHandshake) {
+	case unknown:
+		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
+		s.reject(c, p)
+		return
+	case refused:
+		s.reject(c, p)
+		return
+	}
+
+	answer := c.Writer.Header().Clone()
+	joinHeaders(answer, p.headers())
+	for k := range answer {
+		if ofConnection(k) {
+			delete(answer, k)
+		}
+	}
+	// The chain may have set cookies while it unwound.
+	sock.shake.Store(record(req, answer))
+	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
+	conn, err := s.eng.Upgrade(c.Writer, r, answer, (*plainConn)(sock))
+	if err != nil {
+		if errors.Is(err, engine.ErrNotWebSocket) {
+			c.AbortWithStatusJSON(http.StatusBadRequest, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake: " + err.Error()})
+		}
+		return
+	}
+	s.deafen(c)
+	sock.conn = conn
+	sessionID := ""
+	if l := p.session(); l != nil {
+		sessionID, sock.ref = l.id, sessionRef{l.store, l.name}
+	}
+	// Bound first, then looked at: whoever ends the session from here on
+	// finds the socket, and whoever did before has left a tombstone.
+	s.follow.add(sock, sessionID, req.Header.Get("Authorization"), seen)
+	sock.start()
+	if s.ended.has(sessionID) {
+		sock.close(ReasonSessionEnded)
+	}
+}
+
+// begin counts a handshake in, unless the server is shutting down.
+func (s *Server) begin() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.draining {
+		return false
+	}
+	s.handshakes.Add(1)
+	return true
+}
+
+// deafen keeps middlewares above the route from writing into the WebSocket.
+func (s *Server) deafen(c *gin.Context) {
+	deaf := &deafWriter{header: c.Writer.Header(), status: http.StatusSwitchingProtocols}
+	c.Writer = deaf
+}
+
+// reject answers a handshake with what the chain or the adapter said.
+func (s *Server) reject(c *gin.Context, p *pass) {
+	joinHeaders(c.Writer.Header(), p.headers())
+	status, own := p.answer()
+	if own != nil {
+		s.refuse(c, own)
+		return
+	}
+	if s.inBand(c, statusError(status)) {
+		return
+	}
+	if t := p.w.header.Get("Content-Type"); t != "" {
+		c.Header("Content-Type", t)
+	}
+	c.Abort()
+	c.Status(status)
+	_, _ = c.Writer.Write(p.w.body.Bytes())
+}
+
+// refuse answers a handshake with an error.
+func (s *Server) refuse(c *gin.Context, e *Error) {
+	if s.inBand(c, e) {
+		return
+	}
+	status := e.status()
+	c.AbortWithStatusJSON(status, e)
+}
+
+// inBand tells a refusal over a WebSocket that is closed at once, to clients
+// that ask for it: browsers hide the status of a failed handshake from scripts.
+func (s *Server) inBand(c *gin.Context, e *Error) bool {
+	if c.Query("refusals") != "close" {
+		return false
+	}
+	answer := c.Writer.Header().Clone()
+	for k := range answer {
+		if ofConnection(k) {
+			delete(answer, k)
+		}
+	}
+	c.Status(http.StatusSwitchingProtocols)
+	conn, err := s.eng.Upgrade(c.Writer, c.Request, answer, nobody{})
+	if err != nil {
+		return !errors.Is(err, engine.ErrNotWebSocket)
+	}
+	s.deafen(c)
+	c.Abort()
+	conn.Start()
+	_ = conn.Send(errorFrame(nil, "", e))
+	conn.Close(engine.Cause{Reason: string(ReasonRefused), Code: closeCodeFor(e), Text: e.Code})
+	return true
+}
+
+// nobody is the handler of a connection that is only told why it is refused.
+type nobody struct{}
+
+func (nobody) Receive(bool, []byte) engine.Task { return nil }
+func (nobody) Closed(engine.Cause)              {}
+
+// sessionSaved and closeSession are how the store's events reach sockets.
+func (s *Server) sessionSaved(id string) { s.follow.saved(id) }
+
+func (s *Server) closeSession(id string, r Reason) {
+	for _, sock := range s.follow.sockets(id) {
+		sock.close(r)
+	}
+}
+
+// followLogin takes the sockets of a session along to its new id.
+func (s *Server) followLogin(from, to, userID string, cookie *http.Cookie) {
+	for _, sock := range s.follow.sockets(from) {
+		if id := sock.Identity(); id != nil && id.UserID != userID {
+			sock.close(ReasonSessionEnded)
+		}
+	}
+	if from != "" {
+		s.follow.move(from, to, cookie)
+	}
+}
+
+// sockets returns every open socket.
+func (s *Server) sockets() (all []*Socket) {
+	s.mu.RLock()
+	namespaces := make([]*Namespace, 0, len(s.namespaces))
+	for _, n := range s.namespaces {
+		namespaces = append(namespaces, n)
+	}
+	s.mu.RUnlock()
+	for _, n := range namespaces {
+		all = append(all, n.all()...)
+	}
+	return all
+}
+
+// Shutdown refuses new sockets, closes the open ones with 1012 (clients
+// reconnect, to wherever they are sent), spread over up to a second so that
+// they do not all come back at once, and waits until their handlers have
+// finished and everything the server has started has ended. When ctx is done
+// first it returns its error; what is left ends by itself.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining, s.open = true, false
+	s.mu.Unlock()
+	s.cancel(ErrShutdown)
+	s.follow.mu.Lock()
+	s.follow.closed = true
+	s.follow.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.handshakes.Wait()
+		open := s.sockets()
+		pause := time.Duration(0)
+		if len(open) > 100 {
+			pause = time.Second / time.Duration(len(open)/100+1)
+		}
+		for i, sock := range open {
+			sock.close(ReasonShutdown)
+			if pause > 0 && i%100 == 99 {
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+				}
+			}
+		}
+		s.live.Wait()
+		s.eng.Close()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("adapter: shutdown: %w", context.Cause(ctx))
+	}
+}

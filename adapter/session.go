@@ -1,0 +1,211 @@
+package adapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-gonic/gin"
+	gsessions "github.com/gorilla/sessions"
+)
+
+// Values are what a session holds. Keys and values are what the store can
+// carry; strings always are.
+type Values map[any]any
+
+// A Session is a socket's hold on the session of its handshake. It keeps no
+// values: each call asks the store, so it sees what HTTP requests have written
+// meanwhile and cannot bring back what they have ended. Safe for concurrent use.
+type Session struct {
+	srv *Server
+	s   *Socket
+}
+
+// ref is what a socket remembers of its session: where it is kept and under
+// which cookie the browser knows it.
+type sessionRef struct {
+	store *store
+	name  string
+}
+
+// Session returns the socket's hold on its session.
+func (s *Socket) Session() *Session { return &Session{s.ns.srv, s} }
+
+// load fetches the session as it is now.
+func (h *Session) load(ctx context.Context) (*gsessions.Session, *http.Request, error) {
+	ref, id := h.s.ref, h.s.SessionID()
+	if ref.store == nil || id == "" {
+		return nil, nil, ErrNoSession
+	}
+	if h.srv.ended.has(id) {
+		return nil, nil, ErrSessionGone
+	}
+	r := h.s.shake.Load().Request(ctx)
+	cookie, err := r.Cookie(ref.name)
+	if err != nil {
+		return nil, nil, ErrSessionGone
+	}
+	got, err := ref.store.load(ctx, ref.name, cookie.Value)
+	if err != nil {
+		return nil, nil, err
+	}
+	if got.IsNew || sessionID(got) != id {
+		return nil, nil, ErrSessionGone
+	}
+	return got, r, nil
+}
+
+// Get returns the value of key as the store has it now; nil if there is none.
+// It fails with ErrSessionGone after a logout, and with the store's error when
+// the store does not answer.
+func (h *Session) Get(ctx context.Context, key any) (any, error) {
+	got, _, err := h.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return got.Values[key], nil
+}
+
+// Update loads the session, lets f change its values and saves it, while no
+// other Update and no HTTP save of the same session runs in this process. If f
+// fails nothing is saved. f must not use the session otherwise, or it waits for
+// itself until ctx is done.
+func (h *Session) Update(ctx context.Context, f func(Values) error) error {
+	ref, id := h.s.ref, h.s.SessionID()
+	if ref.store == nil || id == "" {
+		return ErrNoSession
+	}
+	if ref.store.inCookie.Load() {
+		return ErrReadOnlySession
+	}
+	unlock, err := h.srv.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	got, r, err := h.load(ctx)
+	if err != nil {
+		return err
+	}
+	if got.ID == "" {
+		return ErrReadOnlySession
+	}
+	values := Values(maps.Clone(got.Values))
+	if err := f(values); err != nil {
+		return err
+	}
+	if h.srv.ended.has(id) {
+		return ErrSessionGone
+	}
+	got.Values = values
+	if err := ref.store.inner.Save(r, &nullWriter{}, got); err != nil {
+		return fmt.Errorf("adapter: save session: %w", err)
+	}
+	if h.srv.ended.has(id) {
+		got.Options = expired(got.Options)
+		return errors.Join(ErrSessionGone, ref.store.inner.Save(r, &nullWriter{}, got))
+	}
+	h.srv.sessionSaved(id)
+	return nil
+}
+
+// gorillaSession returns the session of c that lies in one of srv's stores.
+func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
+	v, _ := c.Get(sessions.DefaultKey)
+	held, ok := v.(interface{ Session() *gsessions.Session })
+	if !ok {
+		return nil, nil, ErrNoSession
+	}
+	session := held.Session()
+	st, ok := session.Store().(*store)
+	if !ok {
+		return nil, nil, errors.New("adapter: the session's store is not wrapped: use sessions.Sessions(name, srv.Store(store))")
+	}
+	return session, st, nil
+}
+
+// Login makes the session of c that of id: under a new session id, with none
+// of the values it had before, so that neither the id nor anything in the
+// session can have been planted by somebody else. LoggedIn reads UserID and
+// Provider back. The old session is ended, and its open sockets follow to the
+// new one: those of nobody become id's, those of another user are closed.
+//
+// What else belongs into the session is set after Login and saved as usual.
+func (s *Server) Login(c *gin.Context, id Identity) error {
+	if id.UserID == "" {
+		return errors.New("adapter: Login needs a UserID")
+	}
+	session, st, err := gorillaSession(c)
+	if err != nil {
+		return err
+	}
+	if v := visitOf(c.Request.Context()); v != nil {
+		if err := v.failure(); err != nil {
+			return err // saving now would make a session that nobody can load
+		}
+	}
+	old := sessionID(session)
+
+	fresh := gsessions.NewSession(st, session.Name())
+	fresh.IsNew = true
+	options := *session.Options
+	fresh.Options = &options
+	fresh.Values[keyUser] = id.UserID
+	fresh.Values[keyProvider] = id.Provider
+	// Some stores take a new session's id from the request's cookie.
+	bare := c.Request.Clone(c.Request.Context())
+	bare.Header.Del("Cookie")
+	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	if l == nil {
+		// Loaded through a request that c has since replaced by a copy.
+		l = &loaded{store: st, name: session.Name()}
+	}
+	if err := st.create(bare, c.Writer, fresh, l); err != nil {
+		return err
+	}
+
+	if old != "" {
+		st.end(old)
+		ended := *session
+		ended.Options = expired(session.Options)
+		if err := st.inner.Save(c.Request, &nullWriter{}, &ended); err != nil {
+			// The tombstone holds for this process; the login itself is done.
+			s.log.Warn("the session before a login could not be deleted", "error", err)
+		}
+	}
+	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
+	s.followLogin(old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	return nil
+}
+
+// LoggedIn returns what Login stored: UserID, Provider and SessionID. Most
+// functions given to Identify begin with it and add User and Roles.
+func LoggedIn(c *gin.Context) (id Identity, ok bool) {
+	session, _, err := gorillaSession(c)
+	if err != nil {
+		return Identity{}, false
+	}
+	id.UserID, _ = session.Values[keyUser].(string)
+	id.Provider, _ = session.Values[keyProvider].(string)
+	id.SessionID = sessionID(session)
+	return id, id.UserID != ""
+}
+
+// Logout ends the session of c: it can be neither loaded nor saved from now
+// on, the cookie is taken back, and its sockets are closed with 4409, in that
+// order. An error says that the store could not delete the session; all the
+// rest has happened all the same.
+func (s *Server) Logout(c *gin.Context) error {
+	session, st, err := gorillaSession(c)
+	if err != nil {
+		return err
+	}
+	id := sessionID(session)
+	ended := *session
+	ended.Options = expired(session.Options)
+	session.ID, session.IsNew, session.Values = "", true, make(map[any]any)
+	return st.delete(c.Request, c.Writer, &ended, id)
+}

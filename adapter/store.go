@@ -1,0 +1,345 @@
+package adapter
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-contrib/sessions"
+	"github.com/gorilla/securecookie"
+	gsessions "github.com/gorilla/sessions"
+)
+
+// Keys of session values that the adapter keeps. They are strings, which every
+// store and codec can carry.
+const (
+	keyID       = "usher.id" // the id of sessions whose store gives none
+	keyUser     = "usher.user"
+	keyProvider = "usher.provider"
+)
+
+// A Pinger is a session store that can say whether its database answers. Stores
+// that swallow load errors should be one: without it, theirs look like logouts.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// Store wraps a session store so that the server notices what happens to its
+// sessions. Wrap it once and use the result everywhere:
+//
+//	store := srv.Store(redisStore)
+//	srv.Use(sessions.Sessions("sid", store))
+//
+// The wrapper tells a dead store from a logout; saves only what a request
+// changed, on top of what is stored by then; refuses saves of sessions that
+// have ended (ErrSessionGone); discards saves made during a replay; and lets
+// open sockets follow every save and delete.
+//
+// A store that keeps sessions in a cookie has no way to forget one: Logout is
+// remembered by this process only, until its sessions would expire.
+func (s *Server) Store(inner sessions.Store) sessions.Store {
+	st := &store{srv: s, inner: inner}
+	s.stores = append(s.stores, st)
+	return st
+}
+
+type store struct {
+	srv      *Server
+	inner    sessions.Store
+	inCookie atomic.Bool // the inner store gives no ids
+	maxAge   atomic.Int64
+}
+
+// loaded is a session as a request found it.
+type loaded struct {
+	store  *store
+	name   string
+	cookie string // the value the client holds: as it came, or as last set
+	id     string
+	base   map[any]any // the values as loaded
+}
+
+type loadedKey struct {
+	store *store
+	name  string
+}
+
+func (st *store) Options(o sessions.Options) {
+	st.maxAge.Store(int64(o.MaxAge))
+	st.inner.Options(o)
+}
+
+// Get returns the request's session, loading it once.
+func (st *store) Get(r *http.Request, name string) (*gsessions.Session, error) {
+	return gsessions.GetRegistry(r).Get(st, name)
+}
+
+// New loads the session that r's cookie names, or makes a new one.
+func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
+	v := visitOf(r.Context())
+	got, err := st.inner.New(r, name)
+	if got == nil {
+		got = gsessions.NewSession(st.inner, name)
+		got.IsNew = true
+	}
+	// A session of our own, whose Save comes back to this store.
+	session := gsessions.NewSession(st, name)
+	session.ID, session.IsNew = got.ID, got.IsNew
+	if got.Values != nil {
+		session.Values = got.Values
+	}
+	if got.Options != nil {
+		session.Options = got.Options
+	}
+	l := &loaded{store: st, name: name}
+	if c, cookieErr := r.Cookie(name); cookieErr == nil {
+		l.cookie = c.Value
+	}
+	if err != nil && !isNobody(err) {
+		v.fail(fmt.Errorf("adapter: load session: %w", err))
+	}
+	if err == nil && session.IsNew && l.cookie != "" {
+		if p, ok := st.inner.(Pinger); ok {
+			if pingErr := p.Ping(r.Context()); pingErr != nil {
+				err = fmt.Errorf("adapter: session store: %w", pingErr)
+				v.fail(err)
+			}
+		}
+	}
+	if session.IsNew {
+		// Some stores take the id from the cookie although they know no such
+		// session. Saving under it would let a client choose its id.
+		session.ID = ""
+	} else if l.id = sessionID(session); st.srv.ended.has(l.id) {
+		// The store still has it, or it lives in the client's cookie.
+		session.ID, session.IsNew, session.Values, l.id = "", true, make(map[any]any), ""
+	}
+	l.base = maps.Clone(session.Values)
+	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
+	v.addLoaded(l)
+	return session, err
+}
+
+// sessionID returns the store's id of a session, or the one we keep in its
+// values where the store gives none.
+func sessionID(s *gsessions.Session) string {
+	if s.ID != "" {
+		return s.ID
+	}
+	id, _ := s.Values[keyID].(string)
+	return id
+}
+
+// isNobody tells errors that mean "there is no such session" from errors that
+// mean "I could not look".
+func isNobody(err error) bool {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
+		return true
+	}
+	if m, ok := errors.AsType[securecookie.MultiError](err); ok {
+		return m.IsDecode()
+	}
+	e, ok := errors.AsType[securecookie.Error](err)
+	return ok && e.IsDecode()
+}
+
+// Save writes what the request changed, or deletes the session if its MaxAge
+// is negative.
+func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions.Session) error {
+	ctx := r.Context()
+	if v := visitOf(ctx); v != nil && v.replay {
+		v.mu.Lock()
+		v.saves = append(v.saves, caller())
+		v.mu.Unlock()
+		return nil
+	}
+	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
+	id := sessionID(session)
+	if session.Options != nil && session.Options.MaxAge < 0 {
+		return st.delete(r, w, session, id)
+	}
+	if session.ID == "" && id == "" {
+		return st.create(r, w, session, l)
+	}
+
+	unlock, err := st.srv.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if st.srv.ended.has(id) {
+		return ErrSessionGone
+	}
+	if session.ID != "" && !session.IsNew && l != nil && l.id == session.ID {
+		if err := st.merge(ctx, session, l); err != nil {
+			return err
+		}
+	}
+	if err := st.write(r, w, session, l); err != nil {
+		return err
+	}
+	if st.srv.ended.has(id) {
+		// Ended while it was written: what was written must not stay. The
+		// deletion that ended it may have come before our write.
+		gone := *session
+		gone.Options = expired(session.Options)
+		return errors.Join(ErrSessionGone, st.inner.Save(r, &nullWriter{}, &gone))
+	}
+	st.srv.sessionSaved(id)
+	return nil
+}
+
+// create saves a session for the first time.
+func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessions.Session, l *loaded) error {
+	if st.inCookie.Load() {
+		session.Values[keyID] = rand.Text()
+	}
+	var first nullWriter
+	if err := st.write(r, &first, session, l); err != nil {
+		return err
+	}
+	if session.ID == "" && !st.inCookie.Load() {
+		// The store gives no ids: the session is the cookie. It needs an id all
+		// the same, so that it can be ended and its sockets found.
+		st.inCookie.Store(true)
+		session.Values[keyID] = rand.Text()
+		first = nullWriter{}
+		if err := st.write(r, &first, session, l); err != nil {
+			return err
+		}
+	}
+	joinHeaders(w.Header(), first.Header())
+	session.IsNew = false
+	if l != nil {
+		l.id = sessionID(session)
+	}
+	return nil
+}
+
+// write saves session and remembers the cookie that the client gets for it.
+func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsessions.Session, l *loaded) error {
+	var got nullWriter
+	if err := st.inner.Save(r, &got, session); err != nil {
+		return fmt.Errorf("adapter: save session: %w", err)
+	}
+	joinHeaders(w.Header(), got.Header())
+	if l == nil {
+		return nil
+	}
+	for _, c := range setCookies(got.Header()) {
+		if c.Name == session.Name() {
+			l.cookie = c.Value
+		}
+	}
+	l.base = maps.Clone(session.Values)
+	return nil
+}
+
+// merge puts the request's changes on top of what is stored now, so that a
+// request and a socket that change different keys both keep theirs.
+func (st *store) merge(ctx context.Context, session *gsessions.Session, l *loaded) error {
+	fresh, err := st.load(ctx, l.name, l.cookie)
+	if err != nil {
+		return err
+	}
+	if fresh.IsNew || fresh.ID != session.ID {
+		return ErrSessionGone
+	}
+	for k := range l.base {
+		if _, kept := session.Values[k]; !kept {
+			delete(fresh.Values, k)
+		}
+	}
+	for k, v := range session.Values {
+		if old, had := l.base[k]; !had || !unchanged(old, v) {
+			fresh.Values[k] = v
+		}
+	}
+	session.Values = fresh.Values
+	return nil
+}
+
+// unchanged reports whether v is certainly what was loaded. A value behind a
+// reference may have been changed in place, so it counts as written.
+func unchanged(old, v any) bool {
+	switch reflect.ValueOf(v).Kind() {
+	case reflect.Map, reflect.Slice, reflect.Pointer, reflect.Interface, reflect.Chan, reflect.Func, reflect.Struct, reflect.Array:
+		return false
+	}
+	return old == v
+}
+
+// load asks the inner store afresh for the session that a cookie names.
+func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Session, error) {
+	r := (&http.Request{Header: make(http.Header)}).WithContext(ctx)
+	// As it came: net/http would quote or drop bytes that a store understands.
+	r.Header.Set("Cookie", name+"="+cookie)
+	got, err := st.inner.New(r, name)
+	if err != nil && !isNobody(err) {
+		return nil, fmt.Errorf("adapter: load session: %w", err)
+	}
+	if got == nil || err != nil {
+		got = gsessions.NewSession(st.inner, name)
+		got.IsNew = true
+	}
+	return got, nil
+}
+
+// delete ends a session: first the tombstone, so that nothing can bring it
+// back, then the row, then its sockets.
+func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessions.Session, id string) error {
+	st.end(id)
+	var got nullWriter
+	err := st.inner.Save(r, &got, session)
+	if err != nil {
+		// The row may live on behind its tombstone, but the client can be made
+		// to forget the cookie.
+		http.SetCookie(&got, gsessions.NewCookie(session.Name(), "", expired(session.Options)))
+		err = fmt.Errorf("adapter: delete session: %w", err)
+	}
+	joinHeaders(w.Header(), got.Header())
+	st.srv.closeSession(id, ReasonSessionEnded)
+	return err
+}
+
+// end makes sure that no save brings the session back.
+func (st *store) end(id string) {
+	life := tombstoneLife
+	if st.inCookie.Load() {
+		// The browser may show the cookie again for as long as it is valid.
+		life = max(life, time.Duration(st.maxAge.Load())*time.Second, cookieLife)
+	}
+	st.srv.ended.add(id, life)
+}
+
+// cookieLife is what gorilla's cookie store accepts by default.
+const cookieLife = 30 * 24 * time.Hour
+
+// expired returns o as the options of a cookie that is to be deleted.
+func expired(o *gsessions.Options) *gsessions.Options {
+	e := gsessions.Options{Path: "/"}
+	if o != nil {
+		e = *o
+	}
+	e.MaxAge = -1
+	return &e
+}
+
+// A nullWriter is a response that only keeps headers.
+type nullWriter struct{ header http.Header }
+
+func (w *nullWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+func (w *nullWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w *nullWriter) WriteHeader(int)             {}

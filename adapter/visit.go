@@ -1,0 +1,78 @@
+package adapter
+
+import (
+	"context"
+	"sync"
+)
+
+// A visit is one pass of a request through identifying middlewares: a
+// handshake, a replay or a page. It rides in the request's context, where the
+// store wrapper finds it and leaves what only a store can know: which sessions
+// were loaded, and whether the store answered at all.
+type visit struct {
+	replay bool // saves are discarded
+
+	mu       sync.Mutex
+	storeErr error
+	loaded   []*loaded
+	saves    []string // who tried to save during a replay
+}
+
+type visitKey struct{}
+
+func visitOf(ctx context.Context) *visit {
+	v, _ := ctx.Value(visitKey{}).(*visit)
+	return v
+}
+
+func (v *visit) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, visitKey{}, v)
+}
+
+func (v *visit) addLoaded(l *loaded) {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.loaded = append(v.loaded, l)
+}
+
+// fail notes that a store did not answer. The first failure is kept.
+func (v *visit) fail(err error) {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.storeErr == nil {
+		v.storeErr = err
+	}
+}
+
+func (v *visit) failure() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.storeErr
+}
+
+// session returns the first session that was loaded and has, or has been
+// given, an id.
+func (v *visit) session() *loaded {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, l := range v.loaded {
+		if l.id != "" {
+			return l
+		}
+	}
+	return nil
+}
+
+// Replaying reports whether ctx belongs to a replay of the chain, for the rare
+// middleware that must know: nobody waits for the answer then, and what it
+// writes goes nowhere.
+func Replaying(ctx context.Context) bool {
+	v := visitOf(ctx)
+	return v != nil && v.replay
+}
