@@ -1,0 +1,203 @@
+package adaptertest
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/gin-contrib/sessions"
+
+	"github.com/gin-usher/usher/adapter"
+)
+
+const socketPath = "/socket.io/ws"
+
+// Sessions is the suite that a session store passes under Server.Store: each
+// case is a way in which sessions and sockets are known to betray a user. The
+// numbers are the properties' in docs/architecture.md.
+//
+// newStore returns an empty store. inCookie says that the store keeps sessions
+// in the client's cookie, which no socket can write.
+func Sessions(t *testing.T, newStore func(t *testing.T) sessions.Store, inCookie bool) {
+	site := func(t *testing.T) *Site {
+		return NewSite(t, adapter.Config{}, newStore(t), nil)
+	}
+
+	t.Run("P03 a socket sees what HTTP writes", func(t *testing.T) {
+		s := site(t)
+		alice := s.NewBrowser(t, "alice")
+		c := alice.Dial(socketPath)
+		alice.MustPost("/set?key=color&value=blue")
+		f := c.Call("get", pair{Key: "color"})
+		if inCookie {
+			// The new cookie is the browser's; the handshake's is what the
+			// socket has.
+			if string(f.Data) != "null" {
+				t.Errorf("get color = %s, want null: a socket cannot see a cookie that was set later", f)
+			}
+			return
+		}
+		if string(f.Data) != `"blue"` {
+			t.Errorf("get color = %s, want blue", f)
+		}
+	})
+
+	t.Run("P04 an ended session is not brought back by a socket", func(t *testing.T) {
+		// A handler that is running while the session ends, and goes on
+		// although its context is done.
+		gate := NewGate()
+		result := make(chan error, 1)
+		s := NewSite(t, adapter.Config{}, newStore(t), func(s *Site) {
+			adapter.On(s.Server, "stubborn", func(_ context.Context, sock *adapter.Socket, _ struct{}) error {
+				gate.Pass()
+				err := sock.Session().Update(context.Background(), func(v adapter.Values) error {
+					v["back"] = "again"
+					return nil
+				})
+				result <- err
+				return err
+			})
+		})
+		alice := s.NewBrowser(t, "alice")
+		thief := alice.Clone()
+		c := alice.Dial(socketPath)
+		c.Emit("stubborn", nil)
+		<-gate.Entered
+		alice.MustPost("/logout")
+		gate.Release <- struct{}{}
+		if err := <-result; err == nil {
+			t.Error("Update of an ended session succeeded")
+		}
+		if status, body := thief.Get("/me"); status != http.StatusUnauthorized {
+			t.Errorf("GET /me with the old cookie: %d %s, want 401", status, body)
+		}
+	})
+
+	t.Run("P05 HTTP and a socket change different keys and both stay", func(t *testing.T) {
+		if inCookie {
+			t.Skip("a socket cannot write a session kept in a cookie")
+		}
+		s := site(t)
+		alice := s.NewBrowser(t, "alice")
+		c := alice.Dial(socketPath)
+		var wg sync.WaitGroup
+		wg.Go(func() { alice.MustPost("/slow?key=http&value=1") })
+		<-s.Slow.Entered
+		c.Must("set", pair{"socket", "2"}, nil)
+		s.Slow.Release <- struct{}{}
+		wg.Wait()
+		for key, want := range map[string]string{"http": "1", "socket": "2"} {
+			if _, got := alice.Get("/get?key=" + key); got != want {
+				t.Errorf("%s = %q, want %q", key, got, want)
+			}
+		}
+	})
+
+	t.Run("P06 a cookie session is read-only on a socket", func(t *testing.T) {
+		if !inCookie {
+			t.Skip("the store keeps its sessions itself")
+		}
+		s := site(t)
+		c := s.NewBrowser(t, "alice").Dial(socketPath)
+		if f := c.Call("set", pair{"k", "v"}); f.Error == nil || f.Error.Code != "read_only" {
+			t.Errorf("set = %s, want the error read_only", f)
+		}
+	})
+
+	t.Run("P07 many writers of one session lose nothing", func(t *testing.T) {
+		if inCookie {
+			t.Skip("a socket cannot write a session kept in a cookie")
+		}
+		s := site(t)
+		alice := s.NewBrowser(t, "alice")
+		const sockets, each = 8, 20
+		var wg sync.WaitGroup
+		for range sockets {
+			c := alice.Dial(socketPath)
+			wg.Go(func() {
+				for range each {
+					if f := c.Call("count", pair{Key: "n"}); f.Error != nil {
+						t.Errorf("count: %s", f)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if _, got := alice.Get("/get?key=n"); got != strconv.Itoa(sockets*each) {
+			t.Errorf("n = %s after %d increments", got, sockets*each)
+		}
+	})
+
+	t.Run("P22 logout closes that session's sockets and no others", func(t *testing.T) {
+		s := site(t)
+		alice, phone, bob := s.NewBrowser(t, "alice"), s.NewBrowser(t, "alice"), s.NewBrowser(t, "bob")
+		one, two := alice.Dial(socketPath), alice.Dial(socketPath)
+		other, bobs := phone.Dial(socketPath), bob.Dial(socketPath)
+		alice.MustPost("/logout")
+		for _, c := range []*Conn{one, two} {
+			if code := c.Closed(); code != 4409 {
+				t.Errorf("close code %d, want 4409", code)
+			}
+		}
+		for c, want := range map[*Conn]string{other: `"alice"`, bobs: `"bob"`} {
+			if f := c.Call("me", nil); string(f.Data) != want {
+				t.Errorf("me = %s, want %s", f, want)
+			}
+		}
+	})
+
+	t.Run("P23 login leaves no planted session behind", func(t *testing.T) {
+		s := site(t)
+		attacker := s.NewBrowser(t, "")
+		attacker.MustPost("/set?key=planted&value=evil")
+		bob := attacker.Clone() // the attacker's cookie, planted in Bob's browser
+		before := bob.Cookies()[0].Value
+		bob.MustPost("/login?user=bob")
+		if after := bob.Cookies()[0].Value; after == before {
+			t.Error("the session cookie is the same after login")
+		}
+		if status, body := attacker.Get("/me"); status != http.StatusUnauthorized {
+			t.Errorf("GET /me with the planted cookie: %d %s, want 401", status, body)
+		}
+		if _, got := attacker.Get("/get?key=planted"); got != "" {
+			t.Errorf("the planted session still has planted=%q", got)
+		}
+		if status, body := bob.Get("/me"); status != http.StatusOK || body != "bob" {
+			t.Errorf("GET /me as Bob: %d %s, want bob", status, body)
+		}
+		if _, got := bob.Get("/get?key=planted"); got != "" {
+			t.Errorf("the planted value planted=%q survived the login", got)
+		}
+		if f := bob.Dial(socketPath).Call("me", nil); string(f.Data) != `"bob"` {
+			t.Errorf("me = %s, want bob", f)
+		}
+		if _, resp, err := attacker.TryDial(socketPath, nil); err == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a socket with the planted cookie: %v, want 401", err)
+		}
+	})
+
+	t.Run("P26 a late HTTP save does not bring an ended session back", func(t *testing.T) {
+		s := site(t)
+		alice := s.NewBrowser(t, "alice")
+		slow := alice.Clone()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if status, body := slow.Post("/slow?key=late&value=1", nil); status != http.StatusGone {
+				t.Errorf("the late save: %d %s, want 410", status, body)
+			}
+		})
+		<-s.Slow.Entered
+		thief := alice.Clone()
+		alice.MustPost("/logout")
+		s.Slow.Release <- struct{}{}
+		wg.Wait()
+		for name, b := range map[string]*Browser{"the old cookie": thief, "the late request's cookie": slow} {
+			if status, body := b.Get("/me"); status != http.StatusUnauthorized {
+				t.Errorf("GET /me with %s: %d %s, want 401", name, status, body)
+			}
+		}
+	})
+}
