@@ -342,7 +342,9 @@ func (s *Server) reject(c *gin.Context, p *pass) {
 	joinHeaders(c.Writer.Header(), p.headers())
 	status, own := p.answer()
 	if own != nil {
-		s.refuse(c, own)
+		if !s.inBand(c, own) {
+			c.AbortWithStatusJSON(status, own)
+		}
 		return
 	}
 	if s.inBand(c, statusError(status)) {
@@ -358,11 +360,9 @@ func (s *Server) reject(c *gin.Context, p *pass) {
 
 // refuse answers a handshake with an error.
 func (s *Server) refuse(c *gin.Context, e *Error) {
-	if s.inBand(c, e) {
-		return
+	if !s.inBand(c, e) {
+		c.AbortWithStatusJSON(e.status(), e)
 	}
-	status := e.status()
-	c.AbortWithStatusJSON(status, e)
 }
 
 // inBand tells a refusal over a WebSocket that is closed at once, to clients
