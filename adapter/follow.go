@@ -60,6 +60,13 @@ func bindingKey(sessionID, authorization string) string {
 	return sessionID + "\x00" + string(sum[:16])
 }
 
+// close stops replays; one that is running ends with its context.
+func (f *follower) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+}
+
 // add binds s to a credential. seen is what saveCount said before the chain
 // read the session: if anything was saved since, the session may have changed
 // between the chain and this moment, and is looked at again.

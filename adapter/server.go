@@ -40,6 +40,8 @@ type Server struct {
 	ctx    context.Context // ends with the server
 	cancel context.CancelCauseFunc
 
+	shutdown   sync.Once
+	drained    chan struct{}
 	handshakes sync.WaitGroup // in flight
 	live       sync.WaitGroup // sockets whose last turn has not ended
 
@@ -66,6 +68,7 @@ func New(cfg Config) (*Server, error) {
 			SendBuffer:   cfg.SendBuffer,
 		}),
 		open:       true,
+		drained:    make(chan struct{}),
 		namespaces: make(map[string]*Namespace),
 		routes:     make(map[string]bool),
 	}
@@ -436,40 +439,39 @@ func (s *Server) sockets() (all []*Socket) {
 // they do not all come back at once, and waits until their handlers have
 // finished and everything the server has started has ended. When ctx is done
 // first it returns its error; what is left ends by itself.
+//
+// It may be called again, to wait on.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining, s.open = true, false
-	s.mu.Unlock()
-	s.cancel(ErrShutdown)
-	s.follow.mu.Lock()
-	s.follow.closed = true
-	s.follow.mu.Unlock()
-
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.handshakes.Wait()
-		open := s.sockets()
-		pause := time.Duration(0)
-		if len(open) > 100 {
-			pause = time.Second / time.Duration(len(open)/100+1)
-		}
-		for i, sock := range open {
-			sock.close(ReasonShutdown)
-			if pause > 0 && i%100 == 99 {
-				select {
-				case <-time.After(pause):
-				case <-ctx.Done():
-				}
-			}
-		}
-		s.live.Wait()
-		s.eng.Close()
-	}()
+	s.shutdown.Do(func() {
+		s.mu.Lock()
+		s.draining, s.open = true, false
+		s.mu.Unlock()
+		s.cancel(ErrShutdown)
+		s.follow.close()
+		go s.drain()
+	})
 	select {
-	case <-done:
+	case <-s.drained:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("adapter: shutdown: %w", context.Cause(ctx))
 	}
+}
+
+// drain closes what is open and waits for it.
+func (s *Server) drain() {
+	defer close(s.drained)
+	s.handshakes.Wait() // from here on there is no new socket
+	const batch = 100
+	open := s.sockets()
+	pause := time.NewTicker(max(time.Second*batch/time.Duration(len(open)+batch), time.Millisecond))
+	defer pause.Stop()
+	for i, sock := range open {
+		if i%batch == batch-1 {
+			<-pause.C
+		}
+		sock.close(ReasonShutdown)
+	}
+	s.live.Wait()
+	s.eng.Close()
 }

@@ -13,6 +13,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -148,7 +149,7 @@ func (b *Browser) TryDial(path string, header http.Header) (c *Conn, resp *http.
 // A Frame is one message from the server.
 type Frame struct {
 	Type  string          `json:"type"`
-	ID    int64           `json:"id"`
+	ID    json.RawMessage `json:"id"` // a number or a string
 	Data  json.RawMessage `json:"data"`
 	Event string          `json:"event"`
 	Error *struct {
@@ -215,7 +216,7 @@ func (c *Conn) Call(event string, data any) Frame {
 	id := c.ids
 	c.mu.Unlock()
 	c.Raw(c.encode(event, data, id))
-	return c.wait(fmt.Sprintf("the reply to %q", event), func(f Frame) bool { return f.Type == "reply" && f.ID == id })
+	return c.wait(fmt.Sprintf("the reply to %q", event), func(f Frame) bool { return f.Type == "reply" && string(f.ID) == strconv.FormatInt(id, 10) })
 }
 
 // Must is Call for what must succeed; the reply's data is stored in out unless
