@@ -187,9 +187,10 @@ func (c *Conn) flush() {
 		c.mu.Lock()
 		if len(c.out) == 0 {
 			c.writing = false
-			c.flushed = c.closed
+			done := c.closed
+			c.flushed = done
 			c.mu.Unlock()
-			if c.flushed {
+			if done {
 				c.linger()
 			}
 			return
