@@ -13,6 +13,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,7 +137,7 @@ func (b *Browser) TryDial(path string, header http.Header) (c *Conn, resp *http.
 	if err != nil {
 		return nil, resp, err
 	}
-	c = &Conn{t: b.t, ws: ws, frames: make(chan Frame, 1024), ended: make(chan struct{})}
+	c = &Conn{t: b.t, ws: ws, news: make(chan struct{}, 1), ended: make(chan struct{})}
 	var wg sync.WaitGroup
 	wg.Go(c.read)
 	b.t.Cleanup(func() {
@@ -164,14 +165,17 @@ func (f Frame) String() string { return f.raw }
 // A Conn is a plain JSON WebSocket. Its methods fail the test when what they
 // wait for does not come, and print what did.
 type Conn struct {
-	t      testing.TB
-	ws     *websocket.Conn
-	frames chan Frame
-	ended  chan struct{}
-	err    error // after ended
+	t     testing.TB
+	ws    *websocket.Conn
+	news  chan struct{} // something was added to frames
+	ended chan struct{}
+	err   error // after ended
 
-	mu  sync.Mutex // one writer at a time
-	ids int64
+	mu     sync.Mutex
+	frames []Frame
+	ids    int64
+
+	writing sync.Mutex // one writer at a time
 }
 
 func (c *Conn) read() {
@@ -187,15 +191,34 @@ func (c *Conn) read() {
 			c.err = fmt.Errorf("frame %q: %w", b, err)
 			return
 		}
-		c.frames <- f
+		c.mu.Lock()
+		c.frames = append(c.frames, f)
+		c.mu.Unlock()
+		select {
+		case c.news <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// take removes the first frame that is wanted, if there is one.
+func (c *Conn) take(want func(Frame) bool) (f Frame, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.frames, want)
+	if i < 0 {
+		return f, false
+	}
+	f = c.frames[i]
+	c.frames = slices.Delete(c.frames, i, i+1)
+	return f, true
 }
 
 // Raw sends one text message as it is.
 func (c *Conn) Raw(text string) {
 	c.t.Helper()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if err := c.ws.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
 		c.t.Fatalf("send %q: %v", text, err)
 	}
@@ -207,8 +230,7 @@ func (c *Conn) Emit(event string, data any) {
 	c.Raw(c.encode(event, data, 0))
 }
 
-// Call sends an event and waits for its reply; other frames stay for Next and
-// Event.
+// Call sends an event and waits for its reply; other frames stay.
 func (c *Conn) Call(event string, data any) Frame {
 	c.t.Helper()
 	c.mu.Lock()
@@ -257,7 +279,7 @@ func (c *Conn) Next() Frame {
 	return c.wait("a frame", func(Frame) bool { return true })
 }
 
-// Event waits for an event of the given name and skips what comes before it.
+// Event waits for an event of the given name; other frames stay.
 func (c *Conn) Event(event string) Frame {
 	c.t.Helper()
 	return c.wait(fmt.Sprintf("event %q", event), func(f Frame) bool { return f.Type == event })
@@ -267,27 +289,19 @@ func (c *Conn) wait(what string, want func(Frame) bool) Frame {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	var skipped []Frame
-	for {
+	for ended := false; ; {
+		if f, ok := c.take(want); ok {
+			return f
+		}
+		if ended {
+			c.t.Fatalf("waiting for %s: the socket ended: %v; before came %v", what, c.err, c.Rest())
+		}
 		select {
-		case f := <-c.frames:
-			if want(f) {
-				return f
-			}
-			skipped = append(skipped, f)
+		case <-c.news:
 		case <-c.ended:
-			select {
-			case f := <-c.frames: // came before the end
-				if want(f) {
-					return f
-				}
-				skipped = append(skipped, f)
-				continue
-			default:
-			}
-			c.t.Fatalf("waiting for %s: the socket ended: %v; before came %v", what, c.err, skipped)
+			ended = true // once more for what came before
 		case <-ctx.Done():
-			c.t.Fatalf("waiting for %s: nothing in %v but %v", what, patience, skipped)
+			c.t.Fatalf("waiting for %s: nothing in %v but %v", what, patience, c.Rest())
 		}
 	}
 }
@@ -296,19 +310,26 @@ func (c *Conn) wait(what string, want func(Frame) bool) Frame {
 // 1006 if there was no close frame.
 func (c *Conn) Closed() int {
 	c.t.Helper()
-	for {
-		select {
-		case <-c.frames:
-		case <-c.ended:
-			if e, ok := errors.AsType[*websocket.CloseError](c.err); ok {
-				return e.Code
-			}
-			return websocket.CloseAbnormalClosure
-		case <-time.After(patience):
-			c.t.Fatalf("the socket is still open after %v", patience)
+	select {
+	case <-c.ended:
+		if e, ok := errors.AsType[*websocket.CloseError](c.err); ok {
+			return e.Code
 		}
+	case <-time.After(patience):
+		c.t.Fatalf("the socket is still open after %v", patience)
 	}
+	return websocket.CloseAbnormalClosure
 }
 
 // Close ends the connection without a close frame.
 func (c *Conn) Close() { _ = c.ws.Close() }
+
+// Rest returns the frames that have come and that nobody has waited for. After
+// Closed it is all that came before the end.
+func (c *Conn) Rest() []Frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rest := c.frames
+	c.frames = nil
+	return rest
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/gin-usher/usher/app/auth"
+)
+
+// config is what the environment says. configFromEnv makes it.
+type config struct {
+	// addr is where to listen: ADDR, or localhost and PORT (3000).
+	addr string
+	// publicURL is how people reach the site: PUBLIC_URL. Nil means
+	// http://localhost and the listener's port, on loopback only.
+	publicURL *url.URL
+	// dataDir holds the database and the secrets: DATA_DIR (./data).
+	dataDir string
+	// trustedProxies are the addresses and networks whose X-Forwarded-For is
+	// believed: TRUSTED_PROXIES, separated by commas (none).
+	trustedProxies []string
+	// providers returns the ways to log in that the environment configures
+	// for a site at public; see auth.ProvidersFromEnv.
+	providers func(public *url.URL) ([]auth.Provider, error)
+	// log writes to standard error what is at least LOG_LEVEL (warn): debug,
+	// info (a line for every request), warn or error.
+	log *slog.Logger
+	// announce is told the address once the site is about to be served. Nil:
+	// nobody is.
+	announce func(public *url.URL)
+}
+
+// configFromEnv reads and checks the environment. Its error names every
+// variable that is wrong.
+func configFromEnv(getenv func(string) string) (config, error) {
+	get := func(name string) string { return strings.TrimSpace(getenv(name)) }
+	var cfg config
+	var errs []error
+	invalid := func(name, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s=%s: %s", name, get(name), fmt.Sprintf(format, args...)))
+	}
+
+	addr, port := get("ADDR"), get("PORT")
+	switch {
+	case addr != "" && port != "":
+		errs = append(errs, errors.New("ADDR and PORT are both set: ADDR has the port already"))
+	case addr == "":
+		port = cmp.Or(port, "3000")
+		if !validPort(port) {
+			invalid("PORT", "want a number from 0 to 65535")
+		}
+		cfg.addr = net.JoinHostPort("localhost", port)
+	default:
+		if _, port, err := net.SplitHostPort(addr); err != nil || !validPort(port) {
+			invalid("ADDR", "want host:port, such as localhost:3000 or :8080")
+		}
+		cfg.addr = addr
+	}
+
+	if raw := get("PUBLIC_URL"); raw != "" {
+		public, err := parsePublicURL(raw)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("PUBLIC_URL: %w", err))
+		}
+		cfg.publicURL = public
+	} else if host, _, err := net.SplitHostPort(cfg.addr); err == nil && !isLoopback(host) {
+		errs = append(errs, fmt.Errorf("PUBLIC_URL is required, because %s is not only for this machine: "+
+			"set it to the address people use, such as https://chat.example.org", cfg.addr))
+	}
+
+	for entry := range strings.SplitSeq(get("TRUSTED_PROXIES"), ",") {
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue
+		}
+		if !validProxy(entry) {
+			invalid("TRUSTED_PROXIES", "%q is neither an IP address nor a network such as 10.0.0.0/8", entry)
+			continue
+		}
+		cfg.trustedProxies = append(cfg.trustedProxies, entry)
+	}
+
+	level := slog.LevelWarn
+	if raw := get("LOG_LEVEL"); raw != "" {
+		if err := level.UnmarshalText([]byte(raw)); err != nil {
+			invalid("LOG_LEVEL", "want debug, info, warn or error")
+		}
+	}
+	cfg.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	cfg.dataDir = cmp.Or(get("DATA_DIR"), "data")
+
+	cfg.providers = func(public *url.URL) ([]auth.Provider, error) {
+		return auth.ProvidersFromEnv(getenv, public)
+	}
+	// Ask once already here, for the errors: the address does not matter yet.
+	if _, err := cfg.providers(cmp.Or(cfg.publicURL, &url.URL{Scheme: "http", Host: "localhost"})); err != nil {
+		errs = append(errs, err)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+// publicURLOn returns how people reach a site that listens on addr.
+func (cfg config) publicURLOn(addr net.Addr) (*url.URL, error) {
+	if cfg.publicURL != nil {
+		if cfg.publicURL.Scheme == "http" && !isLoopback(cfg.publicURL.Hostname()) {
+			cfg.log.Warn("PUBLIC_URL is not https: whoever is on the way can read along and take over logins",
+				"url", cfg.publicURL.String())
+		}
+		return cfg.publicURL, nil
+	}
+	if !listensOnLoopback(addr) {
+		return nil, fmt.Errorf("PUBLIC_URL is required, because %s is not only for this machine", addr)
+	}
+	_, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return &url.URL{Scheme: "http", Host: net.JoinHostPort("localhost", port)}, nil
+}
+
+// parsePublicURL accepts scheme://host[:port] and nothing more, because the
+// routes, the cookie's path and the login callback all start at the root.
+func parsePublicURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("not a URL") // err quotes it, perhaps with a password
+	}
+	port := u.Port()
+	switch {
+	case u.User != nil:
+		return nil, errors.New("must not hold a user name or password")
+	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", port != "" && !validPort(port):
+		return nil, fmt.Errorf("%q: want http://host[:port] or https://host[:port]", raw)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "" || u.ForceQuery, u.Fragment != "" || strings.Contains(raw, "#"):
+		return nil, fmt.Errorf("%q: want only scheme and host, without path, query or fragment", raw)
+	}
+	// The one spelling that browsers use in Origin: lower case, and no port
+	// where the scheme implies it.
+	host := strings.ToLower(u.Host)
+	switch {
+	case u.Scheme == "http":
+		host = strings.TrimSuffix(host, ":80")
+	case u.Scheme == "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return &url.URL{Scheme: u.Scheme, Host: strings.TrimSuffix(host, ":")}, nil
+}
+
+func validPort(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+func validProxy(entry string) bool {
+	_, err := netip.ParseAddr(entry)
+	if err != nil {
+		_, err = netip.ParsePrefix(entry)
+	}
+	return err == nil
+}
+
+// isLoopback reports whether host, without a port, is this machine only.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+func listensOnLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// secrets are the keys behind the cookies. Whoever has them can pass for
+// anybody who is logged in.
+type secrets struct {
+	SessionHash  []byte `json:"session_hash"`  // signs the session cookie: 64 bytes
+	SessionBlock []byte `json:"session_block"` // encrypts it: 32 bytes
+	Login        []byte `json:"login"`         // seals the cookie of a login under way: 32 bytes
+}
+
+// secretsFile is where loadSecrets keeps them, in the data folder.
+const secretsFile = "secrets.json"
+
+// loadSecrets reads the secrets in dir, or makes them on the first start. A
+// file that is damaged is an error and stays as it is: new secrets would log
+// everybody out, and a backup may still have the old ones.
+func loadSecrets(dir string, log *slog.Logger) (secrets, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return secrets{}, fmt.Errorf("data folder: %w", err)
+	}
+	if err := restrict(dir, 0o700, log); err != nil {
+		return secrets{}, fmt.Errorf("data folder: %w", err)
+	}
+	path := filepath.Join(dir, secretsFile)
+	s, err := readSecrets(path, log)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	if err := writeSecrets(path, newSecrets()); err != nil && !errors.Is(err, fs.ErrExist) {
+		return secrets{}, fmt.Errorf("make secrets: %w", err)
+	}
+	// Read back what is there: another process may have been first.
+	return readSecrets(path, log)
+}
+
+func newSecrets() secrets {
+	s := secrets{SessionHash: make([]byte, 64), SessionBlock: make([]byte, 32), Login: make([]byte, 32)}
+	for _, key := range [][]byte{s.SessionHash, s.SessionBlock, s.Login} {
+		rand.Read(key) // never fails
+	}
+	return s
+}
+
+func readSecrets(path string, log *slog.Logger) (secrets, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return secrets{}, fmt.Errorf("read secrets: %w", err)
+	}
+	if err := restrict(path, 0o600, log); err != nil {
+		return secrets{}, fmt.Errorf("read secrets: %w", err)
+	}
+	var s secrets
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	// The error itself could quote a secret, so it stays out of the message.
+	if d.Decode(&s) != nil || len(s.SessionHash) != 64 || len(s.SessionBlock) != 32 || len(s.Login) != 32 {
+		return secrets{}, fmt.Errorf("%s is damaged: restore it from a backup, or remove it to log everybody out and start with new secrets", path)
+	}
+	return s, nil
+}
+
+// writeSecrets makes the file in one step: it is complete or it is not there,
+// whenever the machine stops. It fails with fs.ErrExist if there is one.
+func writeSecrets(path string, s secrets) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), secretsFile+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(append(data, '\n'))
+	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	// Link, unlike Rename, never replaces what another process made first.
+	if err := os.Link(temp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes new names in dir survive a crash of the machine.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // folders cannot be opened for it there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// restrict takes away the permissions of path beyond perm, and says so.
+func restrict(path string, perm fs.FileMode, log *slog.Logger) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if runtime.GOOS == "windows" || info.Mode().Perm()&^perm == 0 {
+		return nil // Windows keeps other people out by its own lists
+	}
+	log.Warn("others could read this; now they cannot", "path", path, "was", info.Mode().Perm().String())
+	return os.Chmod(path, perm)
+}
