@@ -50,6 +50,7 @@ const (
 var causes = map[Reason]engine.Cause{
 	ReasonServer:       {Code: closeNormal, Text: "disconnected by the server"},
 	ReasonParse:        {Code: closePolicy, Text: "too many bad frames"},
+	ReasonSlow:         {Code: closePolicy, Text: "too slow", Drop: true},
 	ReasonShutdown:     {Code: closeRestart, Text: "restarting"},
 	ReasonRefused:      {Code: closeRefused, Text: "refused"},
 	ReasonUnauthorized: {Code: closeNobody, Text: "unauthenticated", Drop: true},

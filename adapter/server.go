@@ -278,6 +278,9 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		}
 		sock.identity.Store(id)
 		sock.keys = p.keys
+		if len(ns.guards) == 0 {
+			return nil
+		}
 		sock.shake.Store(record(req, p.w.header))
 		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: id}, sock)
 	}

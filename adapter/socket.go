@@ -60,6 +60,7 @@ type Socket struct {
 	entered     bool // OnConnect let it in
 	reason      Reason
 	held        []engine.Frame
+	heldBytes   int
 	rooms       []string
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
@@ -180,18 +181,33 @@ func (s *Socket) close(r Reason) { s.conn.Close(causeOf(r)) }
 // send queues a frame, or holds it back until OnConnect has let the socket in.
 func (s *Socket) send(f engine.Frame) error {
 	if s.opening.Load() {
-		s.mu.Lock()
-		if s.opening.Load() {
-			defer s.mu.Unlock()
-			if s.closed {
-				return ErrClosed
-			}
-			s.held = append(s.held, f)
-			return nil
+		if held, err := s.hold(f); held {
+			return err
 		}
-		s.mu.Unlock()
 	}
 	return s.conn.Send(f)
+}
+
+// hold keeps a frame back while OnConnect runs. It reports false if OnConnect
+// has finished meanwhile.
+func (s *Socket) hold(f engine.Frame) (held bool, err error) {
+	s.mu.Lock()
+	switch {
+	case !s.opening.Load():
+		s.mu.Unlock()
+		return false, nil
+	case s.closed:
+		s.mu.Unlock()
+		return true, ErrClosed
+	case s.heldBytes+len(f) > s.ns.srv.cfg.SendBuffer:
+		s.mu.Unlock()
+		s.close(ReasonSlow)
+		return true, ErrClosed
+	}
+	s.held = append(s.held, f)
+	s.heldBytes += len(f)
+	s.mu.Unlock()
+	return true, nil
 }
 
 func (s *Socket) sendVolatile(f engine.Frame) {
@@ -238,10 +254,6 @@ func (s *Socket) connect(ctx context.Context) {
 	for _, f := range s.ns.onConnect {
 		if err := f(ctx, s); err != nil {
 			e := s.visible(err, "connect")
-			s.mu.Lock()
-			s.held = nil
-			s.mu.Unlock()
-			s.opening.Store(false)
 			_ = s.conn.Send(errorFrame(nil, "", e))
 			s.refuse(e)
 			return
@@ -256,15 +268,19 @@ func (s *Socket) enter() {
 	b.Append(func(dst []byte) []byte {
 		return plain.AppendEvent(dst, plain.Connect, fmt.Appendf(nil, `{"sid":%q}`, s.id), nil)
 	})
+	_ = s.conn.Send(b.Text())
 	s.mu.Lock()
 	s.entered = true
-	held := s.held
-	s.held = nil
-	// Sent under the lock: nobody may get in between the held frames and
-	// those that go straight to the queue from now on. Queueing does not block.
-	_ = s.conn.Send(b.Text())
-	for _, f := range held {
-		_ = s.conn.Send(f)
+	// Until nothing is held any more, others go on holding back: so nothing
+	// overtakes. Sending may close the socket, which takes the lock.
+	for len(s.held) > 0 {
+		held := s.held
+		s.held, s.heldBytes = nil, 0
+		s.mu.Unlock()
+		for _, f := range held {
+			_ = s.conn.Send(f)
+		}
+		s.mu.Lock()
 	}
 	s.opening.Store(false)
 	s.mu.Unlock()
@@ -323,7 +339,14 @@ func (s *Socket) turn(it item) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.ns.srv.log.Error("a handler panicked", "event", it.msg.Type, "socket", s.id, "panic", v, "stack", string(debug.Stack()))
-			s.answer(it.msg, nil, &Error{Code: CodeInternal, Message: "something went wrong on the server"})
+			e := &Error{Code: CodeInternal, Message: "something went wrong on the server"}
+			if it.run != nil {
+				// Neither let in nor refused, or guarded by nobody: end it.
+				s.opening.Store(false)
+				s.refuse(e)
+				return
+			}
+			s.answer(it.msg, nil, e)
 		}
 	}()
 	if it.run != nil {

@@ -198,6 +198,43 @@ func TestOnConnectComesFirstAndMayRefuse(t *testing.T) {
 	}
 }
 
+func TestPanicInOnConnectRefuses(t *testing.T) {
+	s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) {
+		srv.OnConnect(func(context.Context, *adapter.Socket) error { panic("broken") })
+	})
+	c, _, err := s.NewBrowser(t, "").TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := c.Closed(); code != 1013 {
+		t.Errorf("close code %d, want 1013", code)
+	}
+}
+
+func TestFramesHeldDuringOnConnectAreBounded(t *testing.T) {
+	gate := adaptertest.NewGate()
+	s := openSite(t, adapter.Config{SendBuffer: 10_000}, func(srv *adapter.Server) {
+		srv.OnConnect(func(context.Context, *adapter.Socket) error {
+			gate.Pass()
+			return nil
+		})
+	})
+	c, _, err := s.NewBrowser(t, "").TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-gate.Entered
+	for range 11 {
+		if err := s.Server.Emit("news", strings.Repeat("x", 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gate.Release <- struct{}{}
+	if code := c.Closed(); code != 1008 {
+		t.Errorf("close code %d, want 1008", code)
+	}
+}
+
 func TestRooms(t *testing.T) {
 	s := openSite(t, adapter.Config{}, func(srv *adapter.Server) {
 		adapter.On(srv, "say", func(_ context.Context, sock *adapter.Socket, in text) error {

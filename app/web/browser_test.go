@@ -3,6 +3,7 @@ package web_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	_ "modernc.org/sqlite" // to lock the database of the running program
 )
 
 // chromium finds the browser. Without one the test is skipped, unless the full
@@ -32,8 +34,8 @@ func chromium(t *testing.T) string {
 }
 
 // startProgram builds the whole program, runs it on a free port and a new data
-// folder, and returns its URL.
-func startProgram(t *testing.T) string {
+// folder, and returns its URL and the folder.
+func startProgram(t *testing.T) (site, data string) {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "usher")
@@ -41,7 +43,8 @@ func startProgram(t *testing.T) string {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	cmd := exec.Command(binary)
-	cmd.Env = append(os.Environ(), "PORT=0", "DATA_DIR="+filepath.Join(dir, "data"))
+	data = filepath.Join(dir, "data")
+	cmd.Env = append(os.Environ(), "PORT=0", "DATA_DIR="+data)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -60,7 +63,29 @@ func startProgram(t *testing.T) string {
 	if err != nil {
 		t.Fatalf("the program printed no line: %v", err)
 	}
-	return strings.TrimSpace(strings.TrimPrefix(line, "Usher is listening on "))
+	return strings.TrimSpace(strings.TrimPrefix(line, "Usher is listening on ")), data
+}
+
+// lockDatabase keeps the running program from writing until unlock.
+func lockDatabase(t *testing.T, data string) (unlock func()) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(data, "usher.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.ExecContext(t.Context(), `BEGIN IMMEDIATE`); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := conn.ExecContext(t.Context(), `ROLLBACK`); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A tab is a page of a browser.
@@ -183,7 +208,7 @@ func (b *tab) screenshot(file string, width, height int64, scheme string) {
 // TestBrowser is the app as two people use it, in two real browsers.
 func TestBrowser(t *testing.T) {
 	chromium(t)
-	site := startProgram(t)
+	site, data := startProgram(t)
 	alice, bob := newBrowser(t, "alice"), newBrowser(t, "bob")
 	alice.logIn(site, "alice")
 	bob.logIn(site, "bob")
@@ -197,6 +222,16 @@ func TestBrowser(t *testing.T) {
 	bob.say("<b>Popcorn?</b>")
 	alice.hears("<b>Popcorn?</b>")
 	alice.sees("no markup in messages", `!document.querySelector("#messages b")`)
+
+	// A message that cannot be stored: an error, and the text stays.
+	unlock := lockDatabase(t, data)
+	bob.do("type a message", chromedp.SendKeys(chromedp.CSS("#text"), "I brought two."))
+	bob.do("send it", chromedp.Click(chromedp.CSS("#send")))
+	bob.sees("why it was not stored", `!document.querySelector("#error").hidden && document.querySelector("#error").textContent.includes("busy")`)
+	bob.sees("what he wrote", `document.querySelector("#text").value == "I brought two."`)
+	unlock()
+	bob.do("send it again", chromedp.Click(chromedp.CSS("#send")))
+	alice.hears("I brought two.")
 
 	second := alice.open("alice's second tab")
 	second.do("open the room", chromedp.Navigate(site+"/room/lobby"))
