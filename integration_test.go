@@ -34,13 +34,13 @@ const socketPath = "/socket.io/ws"
 // returns its URL. stop ends it as a signal would and reports how it went.
 func startSite(t *testing.T, dir string) (site string, stop func()) {
 	t.Helper()
-	cfg, err := configFromEnv(func(name string) string {
+	cfg, err := settingsFromEnv(func(name string) string {
 		return map[string]string{"PORT": "0", "DATA_DIR": dir, "LOG_LEVEL": "error"}[name]
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", cfg.addr)
+	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +116,87 @@ type joined struct {
 type posted struct {
 	ID int64     `json:"id"`
 	At time.Time `json:"at"`
+}
+
+func TestSettingsNameEveryVariableThatIsWrong(t *testing.T) {
+	wrong := map[string]string{"PORT": "x", "GITHUB_CLIENT_ID": "x"}
+	_, err := settingsFromEnv(func(name string) string { return wrong[name] })
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"PORT=x", "GITHUB_CLIENT_SECRET"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %q", err, want)
+		}
+	}
+}
+
+// The development provider lets anybody in as anybody, so nothing but this
+// machine may ever reach it.
+func TestDevelopmentProviderStaysOnLoopback(t *testing.T) {
+	github := map[string]string{"GITHUB_CLIENT_ID": "id", "GITHUB_CLIENT_SECRET": "secret"}
+	tests := []struct {
+		name, public, addr string
+		env                map[string]string
+		dev                bool
+		wantErr            bool
+	}{
+		{"loopback", "http://localhost:3000", "127.0.0.1:3000", nil, true, false},
+		{"all interfaces", "http://localhost:3000", "0.0.0.0:3000", nil, false, true},
+		{"behind a proxy or tunnel", "https://chat.example.org", "127.0.0.1:3000", nil, false, true},
+		{"real provider", "https://chat.example.org", "0.0.0.0:3000", github, false, false},
+		{"real provider on loopback", "http://localhost:3000", "127.0.0.1:3000", github, false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			addr, err := net.ResolveTCPAddr("tcp", tt.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			public, err := url.Parse(tt.public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := settingsFromEnv(func(name string) string { return tt.env[name] })
+			if err != nil {
+				t.Fatal(err)
+			}
+			providers, dev, err := loginProviders(cfg, public, addr)
+			if (err != nil) != tt.wantErr || (dev != nil) != tt.dev {
+				t.Fatalf("loginProviders: handler %v, error %v; want handler %t, error %t", dev, err, tt.dev, tt.wantErr)
+			}
+			if err != nil {
+				if !strings.Contains(err.Error(), "GITHUB_CLIENT_ID") {
+					t.Errorf("error %q does not say what to set", err)
+				}
+				return
+			}
+			if len(providers) != 1 || (providers[0].Name() == "dev") != tt.dev {
+				t.Errorf("providers = %v", providers)
+			}
+		})
+	}
+}
+
+func TestCookieName(t *testing.T) {
+	if got := cookieName(true); !strings.HasPrefix(got, "__Host-") {
+		t.Errorf("over https: %q, want the __Host- prefix", got)
+	}
+	if got := cookieName(false); strings.HasPrefix(got, "__") {
+		t.Errorf("over http: %q, which browsers refuse", got)
+	}
+}
+
+func TestRunServesUntilToldToStop(t *testing.T) {
+	site, stop := startSite(t, t.TempDir())
+	if status, _ := adaptertest.NewBrowser(t, site).Get("/healthz"); status != http.StatusOK {
+		t.Errorf("healthz: status %d, want 200", status)
+	}
+	stop()
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://")); err == nil {
+		conn.Close()
+		t.Error("it still listens")
+	}
 }
 
 func TestTwoPeopleChatAndOneLogsOut(t *testing.T) {

@@ -4,10 +4,12 @@
 //
 //	go run .
 //
-// prints the address to open. Settings come from the environment: see config.
+// prints the address to open. Settings come from the environment: see
+// config.Config and auth.ProvidersFromEnv.
 package main
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -31,6 +33,7 @@ import (
 	"github.com/gin-usher/usher/app/auth"
 	"github.com/gin-usher/usher/app/auth/devoidc"
 	"github.com/gin-usher/usher/app/chat"
+	"github.com/gin-usher/usher/app/config"
 	"github.com/gin-usher/usher/app/store"
 	"github.com/gin-usher/usher/app/web"
 )
@@ -59,17 +62,41 @@ func main() {
 	}
 }
 
+// settings are what run needs to be told.
+type settings struct {
+	config.Config
+	// providers returns the configured ways to log in, for a site at public.
+	providers func(public *url.URL) ([]auth.Provider, error)
+	// announce is told the address once the site is about to be served.
+	announce func(public *url.URL)
+}
+
+// settingsFromEnv reads and checks the environment. Its error names every
+// variable that is wrong.
+func settingsFromEnv(getenv func(string) string) (settings, error) {
+	cfg, err := config.FromEnv(getenv)
+	providers := func(public *url.URL) ([]auth.Provider, error) {
+		return auth.ProvidersFromEnv(getenv, public)
+	}
+	// Asked once already here, for the error: the address does not matter yet.
+	_, loginErr := providers(cmp.Or(cfg.PublicURL, &url.URL{Scheme: "http", Host: "localhost"}))
+	return settings{
+		Config:    cfg,
+		providers: providers,
+		announce:  func(public *url.URL) { fmt.Println("Usher is listening on", public) },
+	}, errors.Join(err, loginErr)
+}
+
 // start runs the program as the environment describes it.
 func start(ctx context.Context) error {
-	cfg, err := configFromEnv(os.Getenv)
+	cfg, err := settingsFromEnv(os.Getenv)
 	if err != nil {
 		return err
 	}
-	cfg.announce = func(public *url.URL) { fmt.Println("Usher is listening on", public) }
 	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", cfg.addr)
+	listener, err := lc.Listen(ctx, "tcp", cfg.Addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is in use by another program: choose another port with PORT or ADDR", cfg.addr)
+		return fmt.Errorf("%s is in use by another program: choose another port with PORT or ADDR", cfg.Addr)
 	}
 	if err != nil {
 		return err
@@ -79,19 +106,19 @@ func start(ctx context.Context) error {
 
 // run serves the site on listener until ctx ends, then lets what is under way
 // finish. It closes listener and everything it opened.
-func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
+func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 	defer listener.Close() // a no-op once the server has closed it
-	public, err := cfg.publicURLOn(listener.Addr())
+	public, err := cfg.PublicURLOn(listener.Addr())
 	if err != nil {
 		return err
 	}
 	secure := public.Scheme == "https"
 
-	secrets, err := loadSecrets(cfg.dataDir, cfg.log)
+	secrets, err := config.LoadSecrets(cfg.DataDir, cfg.Log)
 	if err != nil {
 		return err
 	}
-	db, err := store.Open(ctx, filepath.Join(cfg.dataDir, "usher.db"))
+	db, err := store.Open(ctx, filepath.Join(cfg.DataDir, "usher.db"))
 	if err != nil {
 		return err
 	}
@@ -99,8 +126,8 @@ func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
 
 	srv, err := adapter.New(adapter.Config{
 		Origins:     []string{public.Scheme + "://" + public.Host},
-		Development: isLoopback(public.Hostname()),
-		Logger:      cfg.log,
+		Development: config.IsLoopback(public.Hostname()),
+		Logger:      cfg.Log,
 		Refuse:      web.Refuse,
 	})
 	if err != nil {
@@ -121,7 +148,7 @@ func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
 		Providers: providers,
 		Secure:    secure,
 		Keys:      [][]byte{secrets.Login},
-		Logger:    cfg.log,
+		Logger:    cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -138,7 +165,7 @@ func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
 	srv.Identify(people.Identity)
 
 	rooms := chat.New(db)
-	live := chat.NewLive(srv, rooms, cfg.log)
+	live := chat.NewLive(srv, rooms, cfg.Log)
 	defer live.Close()
 
 	templates, err := fs.Sub(files, "templates")
@@ -160,8 +187,8 @@ func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
 		Dev:            dev,
 		Templates:      templates,
 		Static:         static,
-		TrustedProxies: cfg.trustedProxies,
-		Logger:         cfg.log,
+		TrustedProxies: cfg.TrustedProxies,
+		Logger:         cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -173,11 +200,9 @@ func run(ctx context.Context, cfg config, listener net.Listener) (err error) {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(cfg.log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
 	}
-	if cfg.announce != nil {
-		cfg.announce(public)
-	}
+	cfg.announce(public)
 	return serve(ctx, server, srv, listener)
 }
 
@@ -211,7 +236,7 @@ func serve(ctx context.Context, server *http.Server, srv *adapter.Server, listen
 // loginProviders returns the configured ways to log in. Without any it is the
 // development provider, together with the handler that serves it: for a site
 // that only this machine can reach.
-func loginProviders(cfg config, public *url.URL, addr net.Addr) ([]auth.Provider, http.Handler, error) {
+func loginProviders(cfg settings, public *url.URL, addr net.Addr) ([]auth.Provider, http.Handler, error) {
 	providers, err := cfg.providers(public)
 	if err != nil || len(providers) > 0 {
 		return providers, nil, err
@@ -230,7 +255,7 @@ func loginProviders(cfg config, public *url.URL, addr net.Addr) ([]auth.Provider
 	}
 	p, err := auth.OIDC(auth.OIDCConfig{
 		Name:      "dev",
-		Label:     "a demo account",
+		Label:     "Demo ID",
 		Issuer:    issuer,
 		PublicURL: public,
 		ClientID:  devClient,

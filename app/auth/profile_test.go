@@ -26,7 +26,7 @@ func TestDisplayName(t *testing.T) {
 		{[]string{"\u200d\u200c"}, "Someone"},
 		{[]string{"\u0301"}, "Someone"},
 		{[]string{"👩‍👩‍👧"}, "👩‍👩‍👧"},
-		{[]string{"می‌خواهم"}, "می‌خواهم"},
+		{[]string{"می\u200cخواهم"}, "می\u200cخواهم"},
 		{[]string{"<b>Ada</b>"}, "<b>Ada</b>"}, // the template escapes
 		{[]string{strings.Repeat("é", 100)}, strings.Repeat("é", 80)},
 		{[]string{strings.Repeat("a", 79) + " b"}, strings.Repeat("a", 79)},

@@ -82,7 +82,7 @@ func (w *world) User(ctx context.Context) (app.User, bool) {
 func (w *world) Providers() []auth.ProviderInfo {
 	return []auth.ProviderInfo{
 		{Name: "github", Label: "GitHub", URL: "/login/github"},
-		{Name: "dev", Label: "a demo account", URL: "/login/dev"},
+		{Name: "dev", Label: "Demo ID", URL: "/login/dev"},
 	}
 }
 func (w *world) Begin(c *gin.Context) {
@@ -264,7 +264,7 @@ func TestLoginPage(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
 			a := w.get(t, "/login?next="+url.QueryEscape(tt.next))
-			a.want(t, 200, tt.want, "Continue with GitHub", "Continue with a demo account")
+			a.want(t, 200, tt.want, "Continue with GitHub", "Continue with Demo ID")
 			a.lacks(t, "evil", "javascript")
 
 			// A person who is signed in may go on as they are, to a safe place.

@@ -151,7 +151,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request, v, form url
 	}
 	person, err := p.person(typed)
 	if err != nil {
-		p.page(w, http.StatusUnprocessableEntity, "login", view{Request: a, Typed: typed, Problem: err.Error()})
+		p.page(w, http.StatusUnprocessableEntity, "login", view{Request: a, Typed: typed, Problem: "A name has " + usernameRule})
 		return
 	}
 	if form.Get("decision") != "allow" {

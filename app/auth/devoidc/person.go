@@ -22,8 +22,10 @@ type Person struct {
 	Name     string // "Alice"
 }
 
-// errUsername is worded for the login page.
-var errUsername = errors.New("A name has 1 to 40 letters or digits, and between them spaces and . _ ' -")
+// usernameRule completes what the login page says and what errUsername says.
+const usernameRule = "1 to 40 letters or digits, and between them spaces and . _ ' -"
+
+var errUsername = errors.New("want " + usernameRule)
 
 const maxUsername = 40 // characters
 
@@ -63,7 +65,7 @@ func (person Person) checked() (Person, error) {
 }
 
 // person returns who a typed or clicked name is: one of the demo people, or
-// somebody who is called what was typed.
+// somebody who is called what was typed. Its error is errUsername.
 func (p *Provider) person(typed string) (Person, error) {
 	username, err := normalUsername(typed)
 	if err != nil {

@@ -1,4 +1,6 @@
-package main
+// Package config reads what the program is told and what it keeps to itself:
+// the settings in the environment, and the secrets in the data folder.
+package config
 
 import (
 	"cmp"
@@ -11,38 +13,31 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"github.com/gin-usher/usher/app/auth"
 )
 
-// config is what the environment says. configFromEnv makes it.
-type config struct {
-	// addr is where to listen: ADDR, or localhost and PORT (3000).
-	addr string
-	// publicURL is how people reach the site: PUBLIC_URL. Nil means
-	// http://localhost and the listener's port, on loopback only.
-	publicURL *url.URL
-	// dataDir holds the database and the secrets: DATA_DIR (./data).
-	dataDir string
-	// trustedProxies are the addresses and networks whose X-Forwarded-For is
+// Config is what the environment says. FromEnv makes it.
+type Config struct {
+	// Addr is where to listen: ADDR, or localhost and PORT (3000).
+	Addr string
+	// PublicURL is how people reach the site: PUBLIC_URL, spelled as browsers
+	// do. Nil means http://localhost and the listener's port, on loopback only;
+	// PublicURLOn says which.
+	PublicURL *url.URL
+	// DataDir holds the database and the secrets: DATA_DIR (data).
+	DataDir string
+	// TrustedProxies are the addresses and networks whose X-Forwarded-For is
 	// believed: TRUSTED_PROXIES, separated by commas (none).
-	trustedProxies []string
-	// providers returns the ways to log in that the environment configures
-	// for a site at public; see auth.ProvidersFromEnv.
-	providers func(public *url.URL) ([]auth.Provider, error)
-	// log writes to standard error what is at least LOG_LEVEL (warn): debug,
+	TrustedProxies []string
+	// Log writes to standard error what is at least LOG_LEVEL (warn): debug,
 	// info (a line for every request), warn or error.
-	log *slog.Logger
-	// announce is told the address once the site is about to be served. Nil:
-	// nobody is.
-	announce func(public *url.URL)
+	Log *slog.Logger
 }
 
-// configFromEnv reads and checks the environment. Its error names every
-// variable that is wrong.
-func configFromEnv(getenv func(string) string) (config, error) {
+// FromEnv reads and checks the environment. Its error names every variable that
+// is wrong.
+func FromEnv(getenv func(string) string) (Config, error) {
 	get := func(name string) string { return strings.TrimSpace(getenv(name)) }
-	var cfg config
+	var cfg Config
 	var errs []error
 	invalid := func(name, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s=%s: %s", name, get(name), fmt.Sprintf(format, args...)))
@@ -57,12 +52,12 @@ func configFromEnv(getenv func(string) string) (config, error) {
 		if !validPort(port) {
 			invalid("PORT", "want a number from 0 to 65535")
 		}
-		cfg.addr = net.JoinHostPort("localhost", port)
+		cfg.Addr = net.JoinHostPort("localhost", port)
 	default:
 		if _, port, err := net.SplitHostPort(addr); err != nil || !validPort(port) {
 			invalid("ADDR", "want host:port, such as localhost:3000 or :8080")
 		}
-		cfg.addr = addr
+		cfg.Addr = addr
 	}
 
 	if raw := get("PUBLIC_URL"); raw != "" {
@@ -70,10 +65,10 @@ func configFromEnv(getenv func(string) string) (config, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("PUBLIC_URL: %w", err))
 		}
-		cfg.publicURL = public
-	} else if host, _, err := net.SplitHostPort(cfg.addr); err == nil && !isLoopback(host) {
+		cfg.PublicURL = public
+	} else if host, _, err := net.SplitHostPort(cfg.Addr); err == nil && !IsLoopback(host) {
 		errs = append(errs, fmt.Errorf("PUBLIC_URL is required, because %s is not only for this machine: "+
-			"set it to the address people use, such as https://chat.example.org", cfg.addr))
+			"set it to the address people use, such as https://chat.example.org", cfg.Addr))
 	}
 
 	for entry := range strings.SplitSeq(get("TRUSTED_PROXIES"), ",") {
@@ -85,7 +80,7 @@ func configFromEnv(getenv func(string) string) (config, error) {
 			invalid("TRUSTED_PROXIES", "%q is neither an IP address nor a network such as 10.0.0.0/8", entry)
 			continue
 		}
-		cfg.trustedProxies = append(cfg.trustedProxies, entry)
+		cfg.TrustedProxies = append(cfg.TrustedProxies, entry)
 	}
 
 	level := slog.LevelWarn
@@ -94,27 +89,21 @@ func configFromEnv(getenv func(string) string) (config, error) {
 			invalid("LOG_LEVEL", "want debug, info, warn or error")
 		}
 	}
-	cfg.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	cfg.dataDir = cmp.Or(get("DATA_DIR"), "data")
-
-	cfg.providers = func(public *url.URL) ([]auth.Provider, error) {
-		return auth.ProvidersFromEnv(getenv, public)
-	}
-	// Ask once already here, for the errors: the address does not matter yet.
-	if _, err := cfg.providers(cmp.Or(cfg.publicURL, &url.URL{Scheme: "http", Host: "localhost"})); err != nil {
-		errs = append(errs, err)
-	}
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	cfg.DataDir = cmp.Or(get("DATA_DIR"), "data")
 	return cfg, errors.Join(errs...)
 }
 
-// publicURLOn returns how people reach a site that listens on addr.
-func (cfg config) publicURLOn(addr net.Addr) (*url.URL, error) {
-	if cfg.publicURL != nil {
-		if cfg.publicURL.Scheme == "http" && !isLoopback(cfg.publicURL.Hostname()) {
-			cfg.log.Warn("PUBLIC_URL is not https: whoever is on the way can read along and take over logins",
-				"url", cfg.publicURL.String())
+// PublicURLOn returns how people reach a site that listens on addr. It is an
+// error if only the environment could know, and a warning in the log if others
+// on the way could read along.
+func (cfg Config) PublicURLOn(addr net.Addr) (*url.URL, error) {
+	if cfg.PublicURL != nil {
+		if cfg.PublicURL.Scheme == "http" && !IsLoopback(cfg.PublicURL.Hostname()) {
+			cfg.Log.Warn("PUBLIC_URL is not https: whoever is on the way can read along and take over logins",
+				"url", cfg.PublicURL.String())
 		}
-		return cfg.publicURL, nil
+		return cfg.PublicURL, nil
 	}
 	if !listensOnLoopback(addr) {
 		return nil, fmt.Errorf("PUBLIC_URL is required, because %s is not only for this machine", addr)
@@ -167,8 +156,9 @@ func validProxy(entry string) bool {
 	return err == nil
 }
 
-// isLoopback reports whether host, without a port, is this machine only.
-func isLoopback(host string) bool {
+// IsLoopback reports whether host, a name or an address without a port, is this
+// machine only.
+func IsLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

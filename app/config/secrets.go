@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -13,26 +13,26 @@ import (
 	"runtime"
 )
 
-// secrets are the keys behind the cookies. Whoever has them can pass for
+// Secrets are the keys behind the cookies. Whoever has them can pass for
 // anybody who is logged in.
-type secrets struct {
+type Secrets struct {
 	SessionHash  []byte `json:"session_hash"`  // signs the session cookie: 64 bytes
 	SessionBlock []byte `json:"session_block"` // encrypts it: 32 bytes
 	Login        []byte `json:"login"`         // seals the cookie of a login under way: 32 bytes
 }
 
-// secretsFile is where loadSecrets keeps them, in the data folder.
+// secretsFile is where LoadSecrets keeps them, in the data folder.
 const secretsFile = "secrets.json"
 
-// loadSecrets reads the secrets in dir, or makes them on the first start. A
+// LoadSecrets reads the secrets in dir, or makes them on the first start. A
 // file that is damaged is an error and stays as it is: new secrets would log
 // everybody out, and a backup may still have the old ones.
-func loadSecrets(dir string, log *slog.Logger) (secrets, error) {
+func LoadSecrets(dir string, log *slog.Logger) (Secrets, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return secrets{}, fmt.Errorf("data folder: %w", err)
+		return Secrets{}, fmt.Errorf("data folder: %w", err)
 	}
 	if err := restrict(dir, 0o700, log); err != nil {
-		return secrets{}, fmt.Errorf("data folder: %w", err)
+		return Secrets{}, fmt.Errorf("data folder: %w", err)
 	}
 	path := filepath.Join(dir, secretsFile)
 	s, err := readSecrets(path, log)
@@ -40,41 +40,41 @@ func loadSecrets(dir string, log *slog.Logger) (secrets, error) {
 		return s, err
 	}
 	if err := writeSecrets(path, newSecrets()); err != nil && !errors.Is(err, fs.ErrExist) {
-		return secrets{}, fmt.Errorf("make secrets: %w", err)
+		return Secrets{}, fmt.Errorf("make secrets: %w", err)
 	}
 	// Read back what is there: another process may have been first.
 	return readSecrets(path, log)
 }
 
-func newSecrets() secrets {
-	s := secrets{SessionHash: make([]byte, 64), SessionBlock: make([]byte, 32), Login: make([]byte, 32)}
+func newSecrets() Secrets {
+	s := Secrets{SessionHash: make([]byte, 64), SessionBlock: make([]byte, 32), Login: make([]byte, 32)}
 	for _, key := range [][]byte{s.SessionHash, s.SessionBlock, s.Login} {
 		rand.Read(key) // never fails
 	}
 	return s
 }
 
-func readSecrets(path string, log *slog.Logger) (secrets, error) {
+func readSecrets(path string, log *slog.Logger) (Secrets, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return secrets{}, fmt.Errorf("read secrets: %w", err)
+		return Secrets{}, fmt.Errorf("read secrets: %w", err)
 	}
 	if err := restrict(path, 0o600, log); err != nil {
-		return secrets{}, fmt.Errorf("read secrets: %w", err)
+		return Secrets{}, fmt.Errorf("read secrets: %w", err)
 	}
-	var s secrets
+	var s Secrets
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	// The error itself could quote a secret, so it stays out of the message.
 	if d.Decode(&s) != nil || len(s.SessionHash) != 64 || len(s.SessionBlock) != 32 || len(s.Login) != 32 {
-		return secrets{}, fmt.Errorf("%s is damaged: restore it from a backup, or remove it to log everybody out and start with new secrets", path)
+		return Secrets{}, fmt.Errorf("%s is damaged: restore it from a backup, or remove it to log everybody out and start with new secrets", path)
 	}
 	return s, nil
 }
 
 // writeSecrets makes the file in one step: it is complete or it is not there,
 // whenever the machine stops. It fails with fs.ErrExist if there is one.
-func writeSecrets(path string, s secrets) error {
+func writeSecrets(path string, s Secrets) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
