@@ -39,8 +39,9 @@ type Handler interface {
 	// must not block. data is valid only during the call. A task it returns is
 	// run soon, beside or before further reading.
 	Receive(binary bool, data []byte) Task
-	// Closed is called once, from any goroutine, and must not block. Receive
-	// may still be running; it is not called again afterwards.
+	// Closed is called once, from any goroutine, and must not block. It is
+	// never called from within Send and its kin, whose callers may hold locks.
+	// A Receive that had begun may still be running.
 	Closed(Cause)
 }
 
@@ -63,6 +64,7 @@ type Conn struct {
 	ahead    *[]byte       // what the poller has read and br has not yet
 	aheadAt  int
 	aheadEnd int
+	protest  *Cause // what gorilla found wrong with what came in
 
 	heard atomic.Bool // bytes came in since the last ping
 
@@ -80,6 +82,7 @@ type Conn struct {
 	closed   bool
 	gone     bool
 	cause    Cause
+	cutAt    time.Time // closed with a close frame: the end of patience
 }
 
 func (c *Conn) attach(ws *websocket.Conn, h Handler) {
@@ -124,13 +127,11 @@ func (c *Conn) Send(f Frame) error {
 
 // SendVolatile queues f if nothing waits to be written, and drops it otherwise.
 func (c *Conn) SendVolatile(f Frame) error {
-	c.mu.Lock()
-	busy := len(c.out) > 0
-	c.mu.Unlock()
-	if busy {
-		return nil
+	start, err := c.queue(f, true)
+	if start {
+		c.e.workers.run((*flushTask)(c))
 	}
-	return c.Send(f)
+	return err
 }
 
 // SendNow is Send by a goroutine that may itself wait for the peer: if nobody
@@ -143,33 +144,42 @@ func (c *Conn) SendNow(f Frame) error {
 	return err
 }
 
-// queue reports whether the caller has to see to a flush. Our own ping is
-// forced in: it must not be what makes a peer slow.
-func (c *Conn) queue(f Frame, force bool) (start bool, err error) {
+// queue reports whether the caller has to see to a flush.
+func (c *Conn) queue(f Frame, volatile bool) (start bool, err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.closed {
-		c.mu.Unlock()
 		return false, ErrClosed
 	}
-	if !force && c.outBytes+len(f) > c.e.cfg.SendBuffer && len(c.out) > 0 {
-		c.mu.Unlock()
-		c.Close(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
-		return false, ErrClosed
+	if len(c.out) > 0 {
+		if volatile {
+			return false, nil
+		}
+		if c.outBytes+len(f) > c.e.cfg.SendBuffer {
+			c.closeLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
+			c.e.workers.run((*closedTask)(c))
+			return false, ErrClosed
+		}
 	}
-	c.pushLocked(f)
-	start = !c.writing
-	c.writing = true
-	c.mu.Unlock()
-	return start, nil
+	return c.pushLocked(f), nil
 }
 
-func (c *Conn) pushLocked(f Frame) {
+// pushLocked is queue without its conditions.
+func (c *Conn) pushLocked(f Frame) (start bool) {
 	if c.out == nil {
 		c.out = c.first[:0]
 	}
 	c.out = append(c.out, f)
 	c.outBytes += len(f)
+	start = !c.writing
+	c.writing = true
+	return start
 }
+
+// closedTask tells the handler on a goroutine that holds no locks.
+type closedTask Conn
+
+func (t *closedTask) Run() { (*Conn)(t).tell() }
 
 type flushTask Conn
 
@@ -265,27 +275,37 @@ func (c *Conn) Close(cause Cause) {
 		c.mu.Unlock()
 		return
 	}
+	c.closeLocked(cause)
+	c.mu.Unlock()
+	if cause.Code == 0 {
+		c.cut()
+	}
+	c.tell()
+}
+
+// tell calls Closed, which closeLocked has announced to Engine.Close.
+func (c *Conn) tell() {
+	c.h.Closed(c.cause)
+	c.e.conns.Done()
+}
+
+// closeLocked queues the close frame, if there is to be one, and bounds the
+// time until the cut. Both under the lock: whoever cuts the connection comes
+// later and finds no timer set behind its back.
+func (c *Conn) closeLocked(cause Cause) {
 	c.closed, c.cause = true, cause
+	c.e.conns.Add(1)
 	if cause.Drop || cause.Code == 0 {
 		c.out, c.first[0], c.outBytes = nil, nil, 0
 	}
-	start := false
-	if cause.Code != 0 {
-		c.pushLocked(closeFrame(cause.Code, cause.Text))
-		start = !c.writing
-		c.writing = true
+	if cause.Code == 0 {
+		return
 	}
-	c.mu.Unlock()
-
-	if start {
+	c.cutAt = time.Now().Add(closeTimeout)
+	c.e.wheel.Set(&c.beat, c.cutAt, c)
+	if c.pushLocked(closeFrame(cause.Code, cause.Text)) {
 		c.e.workers.run((*flushTask)(c))
 	}
-	if cause.Code == 0 {
-		c.cut()
-	} else {
-		c.e.wheel.Set(&c.beat, time.Now().Add(closeTimeout), c)
-	}
-	c.h.Closed(cause)
 }
 
 // linger waits, for closeTimeout at most, until the peer has read our close
@@ -293,7 +313,7 @@ func (c *Conn) Close(cause Cause) {
 // peer still sends with a reset, which may overtake the close frame.
 func (c *Conn) linger() {
 	c.mu.Lock()
-	done := c.readDone || c.parked
+	done := c.readDone
 	c.mu.Unlock()
 	if done {
 		c.cut()
@@ -302,6 +322,8 @@ func (c *Conn) linger() {
 	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
+	// A reader that was paused has left bytes unread, and reads them away now.
+	c.Resume()
 }
 
 // cut closes the network connection.
@@ -323,31 +345,36 @@ func (c *Conn) cut() {
 func (c *Conn) Expired(now time.Time) {
 	c.mu.Lock()
 	if c.closed {
+		// A heartbeat that fired before the close may come after it.
+		over := !now.Before(c.cutAt)
 		c.mu.Unlock()
-		c.cut()
+		if over {
+			c.cut()
+		}
 		return
 	}
-	if !c.pinged {
+	// The timer is set under the lock: after Close it is Close's.
+	start := false
+	switch {
+	case !c.pinged:
 		c.pinged, c.pingSent = true, false
 		c.heard.Store(false)
-		c.mu.Unlock()
-		if start, _ := c.queue(control(opPing, nil), true); start {
-			c.e.workers.run((*flushTask)(c))
-		}
+		// Past queue: a ping must not be what makes a peer slow.
+		start = c.pushLocked(control(opPing, nil))
 		c.e.wheel.Set(&c.beat, now.Add(c.e.cfg.PingTimeout), c)
-		return
-	}
-	alive := c.pingSent && (c.heard.Load() || c.parked)
-	if alive {
+	case c.pingSent && (c.heard.Load() || c.parked):
 		c.pinged = false
-	}
-	c.mu.Unlock()
-	if !alive {
+		rest := max(c.e.cfg.PingInterval-c.e.cfg.PingTimeout, tick)
+		c.e.wheel.Set(&c.beat, now.Add(rest), c)
+	default:
+		c.mu.Unlock()
 		c.Close(Cause{Reason: ReasonPingTimeout})
 		return
 	}
-	rest := max(c.e.cfg.PingInterval-c.e.cfg.PingTimeout, tick)
-	c.e.wheel.Set(&c.beat, now.Add(rest), c)
+	c.mu.Unlock()
+	if start {
+		c.e.workers.run((*flushTask)(c))
+	}
 }
 
 // pong answers a ping. A peer that pings and never reads is slow like any other.
@@ -355,10 +382,15 @@ func (c *Conn) pong(data []byte) { _ = c.Send(control(opPong, data)) }
 
 // closeCause tells a goodbye from a failure.
 func closeCause(err error) Cause {
-	if ce, ok := errors.AsType[*websocket.CloseError](err); ok && ce.Code != websocket.CloseAbnormalClosure {
+	if ce, ok := errors.AsType[*websocket.CloseError](err); ok {
 		code := ce.Code
-		if code == websocket.CloseNoStatusReceived {
+		switch code {
+		case websocket.CloseNoStatusReceived:
 			code = websocket.CloseNormalClosure
+		case websocket.CloseAbnormalClosure:
+			// Never on the wire: it is gorilla's word for the end of the
+			// stream, to which there is no answer.
+			code = 0
 		}
 		// RFC 6455, section 5.5.1: answer with the status that came.
 		return Cause{Reason: ReasonTransportClose, Code: code, Drop: true}

@@ -14,6 +14,7 @@ package engine
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -41,7 +42,7 @@ type Engine struct {
 	cfg     Config
 	wheel   *Wheel
 	workers *workers
-	conns   sync.WaitGroup // one for each connection that is not gone
+	conns   sync.WaitGroup // one for each connection that is not gone, one for each Closed that is due
 
 	chunks  sync.Pool // *[]byte of chunkSize
 	readers sync.Pool // *bufio.Reader of chunkSize
@@ -65,8 +66,9 @@ func (e *Engine) Wheel() *Wheel { return e.wheel }
 // Go runs t on a worker.
 func (e *Engine) Go(t Task) { e.workers.run(t) }
 
-// Close waits for every connection to be gone and then ends timers and
-// workers. The owner closes the connections first and starts none afterwards.
+// Close waits for every connection to be gone and for its Closed to have
+// returned, and then ends timers and workers. The owner closes the connections
+// first and opens none afterwards.
 func (e *Engine) Close() {
 	e.conns.Wait()
 	e.wheel.Close()
@@ -81,8 +83,9 @@ func (e *Engine) putChunk(b *[]byte) { e.chunks.Put(b) }
 var ErrNotWebSocket = errors.New("engine: not a WebSocket handshake")
 
 // Upgrade answers r with 101 and the given headers, and returns the connection,
-// whose events go to handler. It reads nothing until Start. After an error that is not ErrNotWebSocket
-// the connection below is closed and nothing can be written any more.
+// whose events go to handler. It reads nothing until Start. After an error that
+// is not ErrNotWebSocket the connection below is closed and nothing can be
+// written any more.
 func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Header, handler Handler) (*Conn, error) {
 	h := &hijack{ResponseWriter: w, e: e}
 	up := websocket.Upgrader{
@@ -97,7 +100,7 @@ func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Hea
 	ws, err := up.Upgrade(h, r, header)
 	if err != nil {
 		if h.c == nil {
-			return nil, errors.Join(ErrNotWebSocket, err)
+			return nil, fmt.Errorf("%w: %w", ErrNotWebSocket, err)
 		}
 		_ = h.c.nc.Close()
 		return nil, err

@@ -1,6 +1,9 @@
 package engine
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
 
 // Opcodes of RFC 6455, section 5.2.
 const (
@@ -64,8 +67,11 @@ func control(op byte, payload []byte) Frame {
 
 // closeFrame makes a close frame with a status code and a short reason.
 func closeFrame(code int, text string) Frame {
-	if len(text) > 123 {
-		text = text[:123]
+	if n := 123; len(text) > n {
+		for !utf8.RuneStart(text[n]) {
+			n-- // half a character would be a protocol error of ours
+		}
+		text = text[:n]
 	}
 	payload := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(text)), uint16(code))
 	return control(opClose, append(payload, text...))

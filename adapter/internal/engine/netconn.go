@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/http"
@@ -52,15 +53,21 @@ func (n *netConn) Read(p []byte) (int, error) {
 	return m, err
 }
 
-// Write sends the answer to the handshake. Whatever gorilla writes later (a
-// close frame, on a protocol error) joins the queue: one writer owns every byte.
+// Write sends the answer to the handshake. What gorilla writes later is the
+// close frame for a protocol error, from within a read: readFailed closes with
+// its status, since one writer owns every byte.
 func (n *netConn) Write(p []byte) (int, error) {
 	c := (*Conn)(n)
 	if c.ws == nil {
 		return c.nc.Write(p)
 	}
-	if err := c.Send(append(Frame(nil), p...)); err != nil {
-		return 0, err
+	if len(p) >= 4 && p[0] == 0x80|opClose {
+		c.protest = &Cause{
+			Reason: ReasonTransportError,
+			Code:   int(binary.BigEndian.Uint16(p[2:])),
+			Text:   string(p[4:]),
+			Drop:   true,
+		}
 	}
 	return len(p), nil
 }
@@ -71,6 +78,12 @@ func (n *netConn) RemoteAddr() net.Addr              { return n.nc.RemoteAddr() 
 func (n *netConn) SetDeadline(t time.Time) error     { return n.nc.SetDeadline(t) }
 func (n *netConn) SetReadDeadline(t time.Time) error { return n.nc.SetReadDeadline(t) }
 
-// SetWriteDeadline does nothing: gorilla would set one for each control frame it
-// believes to write. The heartbeat bounds a write that is stuck.
-func (n *netConn) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline bounds the answer to the handshake. Later it does nothing:
+// gorilla would set a deadline for each control frame it believes to write,
+// and the heartbeat bounds a write that is stuck.
+func (n *netConn) SetWriteDeadline(t time.Time) error {
+	if n.ws == nil {
+		return n.nc.SetWriteDeadline(t)
+	}
+	return nil
+}

@@ -121,8 +121,16 @@ var errTooLarge = websocket.ErrReadLimit
 // readFailed ends the connection from the reading side.
 func (c *Conn) readFailed(err error) {
 	c.giveBack()
-	if err == errTooLarge {
-		c.Close(Cause{Reason: ReasonTooLarge, Code: websocket.CloseMessageTooBig, Text: "message too large", Err: err})
+	var blame *Cause
+	switch {
+	case err == errTooLarge:
+		blame = &Cause{Reason: ReasonTooLarge, Code: websocket.CloseMessageTooBig, Text: "message too large", Err: err}
+	case c.protest != nil:
+		blame = c.protest
+		blame.Err = err
+	}
+	if blame != nil {
+		c.Close(*blame)
 		// Take in what the peer is still sending, so that the kernel does not
 		// answer it with a reset that overtakes our close frame. closeTimeout
 		// bounds the time and this the bytes.
@@ -144,7 +152,8 @@ func (c *Conn) readFailed(err error) {
 func (c *Conn) park() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.parked = c.paused
+	// Once it is closed there is only rest to be read away.
+	c.parked = c.paused && !c.closed
 	return c.parked
 }
 
@@ -161,6 +170,10 @@ func (c *Conn) Resume() {
 	c.mu.Lock()
 	start := c.parked
 	c.paused, c.parked = false, false
+	if start {
+		// Nobody was listening: the silence so far proves nothing.
+		c.heard.Store(true)
+	}
 	c.mu.Unlock()
 	if start {
 		c.e.workers.run((*readTask)(c))

@@ -52,8 +52,13 @@ func (w *Wheel) Set(t *Timer, at time.Time, e Expirer) {
 		return
 	}
 	w.unlinkLocked(t)
-	// Round up, so that no timer fires early.
-	n := int64((at.Sub(w.start) + tick - 1) / tick)
+	// Round up, so that no timer fires early; and divide first, as the
+	// longest Duration, which stands for any time further away, has no room.
+	d := at.Sub(w.start)
+	n := int64(d / tick)
+	if d%tick > 0 {
+		n++
+	}
 	if w.count == 0 {
 		// The wheel stood still; what has passed holds no timer.
 		w.done = int64(time.Since(w.start) / tick)
@@ -97,14 +102,20 @@ func (w *Wheel) Close() {
 }
 
 func (w *Wheel) run() {
-	t := time.NewTicker(tick)
+	// On the beat that Set rounds to: then rounding is the only delay.
+	t := time.NewTicker(tick - time.Since(w.start)%tick)
 	defer t.Stop()
+	aligned := false
 	type due struct {
 		e  Expirer
 		at time.Time
 	}
 	var fired []due
 	for range t.C {
+		if !aligned {
+			t.Reset(tick)
+			aligned = true
+		}
 		w.mu.Lock()
 		if w.closed || w.count == 0 {
 			w.running = false

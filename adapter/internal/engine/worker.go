@@ -20,26 +20,33 @@ type Task interface{ Run() }
 type workers struct {
 	tasks chan Task // unbuffered: a send succeeds only if a worker is idle
 	idle  atomic.Int32
-	wg    sync.WaitGroup
 	stop  chan struct{}
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex // orders the start of a goroutine and close
+	stopped bool
 }
 
 func newWorkers() *workers {
 	return &workers{tasks: make(chan Task), stop: make(chan struct{})}
 }
 
-// run starts t and returns.
+// run starts t and returns. Once close was called it does nothing: what tasks
+// work for is gone then.
 func (w *workers) run(t Task) {
 	select {
 	case w.tasks <- t:
+		return
 	default:
-		w.wg.Add(1)
-		go w.work(t)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.wg.Go(func() { w.work(t) })
 	}
 }
 
 func (w *workers) work(t Task) {
-	defer w.wg.Done()
 	for {
 		t.Run()
 		if w.idle.Add(1) > maxIdleWorkers {
@@ -57,6 +64,11 @@ func (w *workers) work(t Task) {
 
 // close ends idle workers and waits for busy ones.
 func (w *workers) close() {
-	close(w.stop)
+	w.mu.Lock()
+	if !w.stopped {
+		w.stopped = true
+		close(w.stop)
+	}
+	w.mu.Unlock()
 	w.wg.Wait()
 }

@@ -42,7 +42,7 @@ func Reserved(event string) bool { return event == Connect || event == Reply || 
 
 // Decode parses one text frame. The message keeps no reference to frame. Its
 // errors are sentences for the client's developer. When the id could be read it
-// is in the message even if the rest is wrong.
+// is in the message even if the rest is wrong, and nothing else is.
 func Decode(frame []byte) (Message, error) {
 	if !utf8.Valid(frame) {
 		return Message{}, errors.New("expected UTF-8 text, got other bytes")
@@ -53,10 +53,12 @@ func Decode(frame []byte) (Message, error) {
 		Data  json.RawMessage `json:"data"`
 		Error json.RawMessage `json:"error"`
 	}
-	if err := json.Unmarshal(frame, &in); err != nil {
-		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return Message{}, fmt.Errorf(`expected an object {"type":…,"data":…}, got %s`, kind(bytes.TrimSpace(frame)))
-		}
+	err := json.Unmarshal(frame, &in)
+	// Null is no error to package json: it leaves the struct as it is.
+	if v := bytes.TrimSpace(frame); err == nil && v[0] != '{' || isTypeError(err) {
+		return Message{}, fmt.Errorf(`expected an object {"type":…,"data":…}, got %s`, kind(v))
+	}
+	if err != nil {
 		return Message{}, fmt.Errorf(`expected a JSON object {"type":…,"data":…}: %v`, err)
 	}
 	var m Message
@@ -75,14 +77,20 @@ func Decode(frame []byte) (Message, error) {
 	if k := kind(in.Type); k != "a string" {
 		return m, fmt.Errorf(`expected "type" to be a string, got %s`, k)
 	}
-	if err := json.Unmarshal(in.Type, &m.Type); err != nil {
+	var event string
+	if err := json.Unmarshal(in.Type, &event); err != nil {
 		return m, fmt.Errorf(`expected "type" to be a string: %v`, err)
 	}
-	if m.Type == "" || len(m.Type) > MaxType {
-		return m, fmt.Errorf(`expected "type" of 1 to %d bytes, got %d`, MaxType, len(m.Type))
+	if event == "" || len(event) > MaxType {
+		return m, fmt.Errorf(`expected "type" of 1 to %d bytes, got %d`, MaxType, len(event))
 	}
-	m.Data, m.Error = in.Data, in.Error
+	m.Type, m.Data, m.Error = event, in.Data, in.Error
 	return m, nil
+}
+
+func isTypeError(err error) bool {
+	_, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	return ok
 }
 
 // kind names the JSON type of a value for an error message.
