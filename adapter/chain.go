@@ -22,7 +22,7 @@ const (
 	each               // UseEach: handshake and every further request of the connection
 )
 
-type link struct {
+type step struct {
 	when when
 	mw   gin.HandlerFunc
 }

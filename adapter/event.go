@@ -21,9 +21,12 @@ func (n *Namespace) namespace() *Namespace { return n }
 // handler is a typed handler with its types erased.
 type handler struct {
 	guards []Guard
-	// call decodes data, runs the user's function and encodes its result.
-	call func(ctx context.Context, s *Socket, data json.RawMessage) (reply []byte, err error)
+	// call decodes the arguments, runs the user's function and returns its result.
+	call func(ctx context.Context, s *Socket, in incoming) (out any, err error)
 }
+
+// nothing is the result of a handler that has none, as opposed to null.
+type nothing struct{}
 
 // On handles an event that is answered with nothing but its success: a client
 // that asks for an acknowledgement gets an empty one, or the error.
@@ -32,35 +35,27 @@ type handler struct {
 // ends when the socket does, with the Reason as its cause. Missing data leaves
 // In at its zero value; data that does not fit In never reaches h.
 func On[In any](t Events, event string, h func(ctx context.Context, s *Socket, in In) error, g ...Guard) {
-	register(t, event, g, func(ctx context.Context, s *Socket, data json.RawMessage) ([]byte, error) {
-		in, err := decode[In](event, data)
+	register(t, event, g, func(ctx context.Context, s *Socket, got incoming) (any, error) {
+		in, err := decode[In](got)
 		if err != nil {
 			return nil, err
 		}
-		return nil, h(ctx, s, in)
+		return nothing{}, h(ctx, s, in)
 	})
 }
 
 // Handle handles an event whose acknowledgement carries a result.
 func Handle[In, Out any](t Events, event string, h func(ctx context.Context, s *Socket, in In) (Out, error), g ...Guard) {
-	register(t, event, g, func(ctx context.Context, s *Socket, data json.RawMessage) ([]byte, error) {
-		in, err := decode[In](event, data)
+	register(t, event, g, func(ctx context.Context, s *Socket, got incoming) (any, error) {
+		in, err := decode[In](got)
 		if err != nil {
 			return nil, err
 		}
-		out, err := h(ctx, s, in)
-		if err != nil {
-			return nil, err
-		}
-		reply, err := encode(out)
-		if err != nil {
-			return nil, fmt.Errorf("adapter: encode the answer to %q: %w", event, err)
-		}
-		return reply, nil
+		return h(ctx, s, in)
 	})
 }
 
-func register(t Events, event string, g []Guard, call func(context.Context, *Socket, json.RawMessage) ([]byte, error)) {
+func register(t Events, event string, g []Guard, call func(context.Context, *Socket, incoming) (any, error)) {
 	n := t.namespace()
 	n.srv.mustBeOpen("On or Handle")
 	if event == "" || len(event) > plain.MaxType || plain.Reserved(event) {
@@ -72,17 +67,17 @@ func register(t Events, event string, g []Guard, call func(context.Context, *Soc
 	n.handlers[event] = &handler{guards: g, call: call}
 }
 
-// decode turns an event's data into In.
-func decode[In any](event string, data json.RawMessage) (in In, err error) {
-	if data == nil {
+// decode turns an event's first argument into In.
+func decode[In any](got incoming) (in In, err error) {
+	if len(got.args) == 0 {
 		return in, nil
 	}
 	if raw, ok := any(&in).(*json.RawMessage); ok {
-		*raw = data
+		*raw = got.args[0]
 		return in, nil
 	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return in, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", event, explain(err))}
+	if err := json.Unmarshal(got.args[0], &in); err != nil {
+		return in, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", got.event, explain(err))}
 	}
 	return in, nil
 }
@@ -120,10 +115,10 @@ func jsonKind(t reflect.Type) string {
 }
 
 // handle runs the handler of one event.
-func (n *Namespace) handle(ctx context.Context, s *Socket, event string, data json.RawMessage) ([]byte, error) {
-	h := n.handlers[event]
+func (n *Namespace) handle(ctx context.Context, s *Socket, in incoming) (any, error) {
+	h := n.handlers[in.event]
 	if h == nil {
-		msg := fmt.Sprintf("there is no event %q here", event)
+		msg := fmt.Sprintf("there is no event %q here", in.event)
 		if n.srv.cfg.Development {
 			msg += "; there are: " + strings.Join(slices.Sorted(maps.Keys(n.handlers)), ", ")
 		}
@@ -134,7 +129,7 @@ func (n *Namespace) handle(ctx context.Context, s *Socket, event string, data js
 			return nil, err
 		}
 	}
-	return h.call(ctx, s, data)
+	return h.call(ctx, s, in)
 }
 
 // eventContext is what a handler gets: the socket's lifetime, and who acts, as

@@ -1,14 +1,9 @@
 package adapter
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
-
-	"github.com/gin-usher/usher/adapter/internal/engine"
-	"github.com/gin-usher/usher/adapter/internal/plain"
 )
 
 // An Op selects sockets and then does something to all of them. It is a value:
@@ -49,22 +44,20 @@ func (o Op) Volatile() Op {
 // the event cannot be encoded; delivery is not confirmed. One argument is the
 // event's data, several are an array.
 func (o Op) Emit(event string, args ...any) error {
-	f, err := encodeEvent(event, args)
+	m, err := newMessage(o.ns, event, args)
 	if err != nil {
 		return err
 	}
 	targets := targetPool.Get().(*[]*Socket)
 	*targets = o.selectInto((*targets)[:0])
 	for i, s := range *targets {
-		if o.volatile {
-			s.sendVolatile(f)
-		} else {
-			_ = s.send(f) // a socket that is closing gets nothing
+		if e := s.send(m, o.volatile); e != nil && !errors.Is(e, ErrClosed) {
+			err = e // it cannot be encoded; one that is closing gets nothing
 		}
 		(*targets)[i] = nil
 	}
 	targetPool.Put(targets)
-	return nil
+	return err
 }
 
 var targetPool = sync.Pool{New: func() any { return new([]*Socket) }}
@@ -139,38 +132,4 @@ func (n *Namespace) dropExcept(dst []*Socket, except []string) []*Socket {
 	return slices.DeleteFunc(dst, func(s *Socket) bool {
 		return slices.ContainsFunc(except, func(r string) bool { return r == s.id || n.rooms.In(r, s) })
 	})
-}
-
-// encodeEvent builds the frame of an event once for all who get it.
-func encodeEvent(event string, args []any) (engine.Frame, error) {
-	if event == "" || plain.Reserved(event) {
-		return nil, fmt.Errorf("adapter: emit: expected the name of an event, got %q, which belongs to the protocol", event)
-	}
-	data, err := encodeArgs(args)
-	if err != nil {
-		return nil, fmt.Errorf("adapter: emit %q: %w", event, err)
-	}
-	b := engine.NewBuilder(len(event) + len(data) + 24)
-	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, event, data, nil) })
-	return b.Text(), nil
-}
-
-func encodeArgs(args []any) ([]byte, error) {
-	switch len(args) {
-	case 0:
-		return nil, nil
-	case 1:
-		return encode(args[0])
-	}
-	return encode(args)
-}
-
-func encode(v any) ([]byte, error) {
-	if raw, ok := v.(json.RawMessage); ok {
-		if !json.Valid(raw) {
-			return nil, errors.New("expected valid JSON in a json.RawMessage")
-		}
-		return raw, nil
-	}
-	return json.Marshal(v)
 }

@@ -29,7 +29,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	eng      *engine.Engine
-	chain    []link
+	chain    []step
 	identity func(*gin.Context) (*Identity, error)
 	stores   []*store
 	follow   follower
@@ -117,7 +117,7 @@ func (s *Server) use(w when, mws []gin.HandlerFunc) {
 		if mw == nil {
 			panic("adapter: Use of a nil middleware")
 		}
-		s.chain = append(s.chain, link{w, mw})
+		s.chain = append(s.chain, step{w, mw})
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *Server) mustBeOpen(what string) {
 }
 
 func (s *Server) freeze() {
-	if s.identity == nil && slices.ContainsFunc(s.chain, func(l link) bool { return l.when == always }) {
+	if s.identity == nil && slices.ContainsFunc(s.chain, func(l step) bool { return l.when == always }) {
 		panic("adapter: Use without Identify: say with srv.Identify who the chain has found")
 	}
 	s.mu.Lock()
@@ -304,7 +304,8 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	// The chain may have set cookies while it unwound.
 	sock.shake.Store(record(req, answer))
 	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
-	conn, err := s.eng.Upgrade(c.Writer, r, answer, (*plainConn)(sock))
+	link := &plainConn{socket: sock}
+	conn, err := s.eng.Upgrade(c.Writer, r, answer, link)
 	if err != nil {
 		if errors.Is(err, engine.ErrNotWebSocket) {
 			c.AbortWithStatusJSON(http.StatusBadRequest, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake: " + err.Error()})
@@ -312,7 +313,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.deafen(c)
-	sock.conn = conn
+	link.conn, sock.link = conn, link
 	sessionID := ""
 	if l := p.session(); l != nil {
 		sessionID, sock.ref = l.id, sessionRef{l.store, l.name}
@@ -321,6 +322,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	// finds the socket, and whoever did before has left a tombstone.
 	s.follow.add(sock, sessionID, req.Header.Get("Authorization"), seen)
 	sock.start()
+	conn.Start()
 	if s.ended.has(sessionID) {
 		sock.close(ReasonSessionEnded)
 	}

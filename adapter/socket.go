@@ -2,8 +2,6 @@ package adapter
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
-	"github.com/gin-usher/usher/adapter/internal/plain"
 )
 
 // Bounds of one socket's inbox: events that have come and not been handled.
@@ -19,12 +16,6 @@ import (
 const (
 	inboxItems = 256
 	inboxBytes = 1 << 20
-)
-
-// maxBad frames within badWindow close the connection.
-const (
-	maxBad    = 10
-	badWindow = 10 * time.Second
 )
 
 // A Socket is one connection in one namespace. All methods are safe for
@@ -36,7 +27,7 @@ const (
 type Socket struct {
 	ns    *Namespace
 	mount *mount
-	conn  *engine.Conn
+	link  link
 	id    string
 	ref   sessionRef
 	keys  map[any]any
@@ -64,13 +55,11 @@ type Socket struct {
 	rooms       []string
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
-	bad         int
-	badSince    time.Time
 }
 
 // An item is one turn of the dispatcher: an event if run is nil.
 type item struct {
-	msg plain.Message
+	in  incoming
 	run func(ctx context.Context)
 }
 
@@ -118,11 +107,11 @@ func (s *Socket) Context() context.Context {
 // Emit queues an event for this socket and returns. It fails with ErrClosed
 // once the socket is gone; delivery is not confirmed.
 func (s *Socket) Emit(event string, args ...any) error {
-	f, err := encodeEvent(event, args)
+	m, err := newMessage(s.ns, event, args)
 	if err != nil {
 		return err
 	}
-	return s.send(f)
+	return s.send(m, false)
 }
 
 // To addresses everyone in any of the rooms except this socket.
@@ -176,21 +165,32 @@ func (s *Socket) Disconnect() error {
 	return nil
 }
 
-func (s *Socket) close(r Reason) { s.conn.Close(causeOf(r)) }
+func (s *Socket) close(r Reason) { s.link.close(r) }
 
-// send queues a frame, or holds it back until OnConnect has let the socket in.
-func (s *Socket) send(f engine.Frame) error {
+// send queues an event, or holds it back until OnConnect has let the socket in.
+func (s *Socket) send(m *message, volatile bool) error {
+	frames, err := s.link.encode(m)
+	if err != nil {
+		return err
+	}
 	if s.opening.Load() {
-		if held, err := s.hold(f); held {
+		if volatile {
+			return nil
+		}
+		if held, err := s.hold(frames); held {
 			return err
 		}
 	}
-	return s.conn.Send(f)
+	return s.link.send(frames, volatile)
 }
 
-// hold keeps a frame back while OnConnect runs. It reports false if OnConnect
+// hold keeps frames back while OnConnect runs. It reports false if OnConnect
 // has finished meanwhile.
-func (s *Socket) hold(f engine.Frame) (held bool, err error) {
+func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
+	n := 0
+	for _, f := range frames {
+		n += len(f)
+	}
 	s.mu.Lock()
 	switch {
 	case !s.opening.Load():
@@ -199,33 +199,27 @@ func (s *Socket) hold(f engine.Frame) (held bool, err error) {
 	case s.closed:
 		s.mu.Unlock()
 		return true, ErrClosed
-	case s.heldBytes+len(f) > s.ns.srv.cfg.SendBuffer:
+	case s.heldBytes+n > s.ns.srv.cfg.SendBuffer:
 		s.mu.Unlock()
 		s.close(ReasonSlow)
 		return true, ErrClosed
 	}
-	s.held = append(s.held, f)
-	s.heldBytes += len(f)
+	s.held = append(s.held, frames...)
+	s.heldBytes += n
 	s.mu.Unlock()
 	return true, nil
 }
 
-func (s *Socket) sendVolatile(f engine.Frame) {
-	if !s.opening.Load() {
-		_ = s.conn.SendVolatile(f)
-	}
-}
-
-// start opens the socket: the connect frame first, then OnConnect as the first
-// turn of the dispatcher. Everything is attached before the first byte is read.
-func (s *Socket) start() {
+// start opens the socket, before the first byte of it is read: the connect
+// frame first, unless OnConnect is asked before. It reports false if the
+// socket was ended already.
+func (s *Socket) start() bool {
 	s.opening.Store(true)
 	s.mu.Lock()
 	if s.closed {
 		// Its session was ended while the handshake was answered.
 		s.mu.Unlock()
-		s.conn.Start()
-		return
+		return false
 	}
 	s.started = true
 	s.ns.srv.live.Add(1)
@@ -242,20 +236,17 @@ func (s *Socket) start() {
 	s.expireAt(id)
 	if task == nil {
 		s.enter()
-	}
-	s.conn.Start()
-	if task != nil {
+	} else {
 		s.ns.srv.eng.Go(task)
 	}
+	return true
 }
 
 // connect asks OnConnect and lets the socket in or refuses it.
 func (s *Socket) connect(ctx context.Context) {
 	for _, f := range s.ns.onConnect {
 		if err := f(ctx, s); err != nil {
-			e := s.visible(err, "connect")
-			_ = s.conn.Send(errorFrame(nil, "", e))
-			s.refuse(e)
+			s.link.refuse(s.visible(err, "connect"))
 			return
 		}
 	}
@@ -264,11 +255,7 @@ func (s *Socket) connect(ctx context.Context) {
 
 // enter sends the connect frame and what was held back behind it.
 func (s *Socket) enter() {
-	b := engine.NewBuilder(64)
-	b.Append(func(dst []byte) []byte {
-		return plain.AppendEvent(dst, plain.Connect, fmt.Appendf(nil, `{"sid":%q}`, s.id), nil)
-	})
-	_ = s.conn.Send(b.Text())
+	s.link.connected()
 	s.mu.Lock()
 	s.entered = true
 	// Until nothing is held any more, others go on holding back: so nothing
@@ -277,27 +264,18 @@ func (s *Socket) enter() {
 		held := s.held
 		s.held, s.heldBytes = nil, 0
 		s.mu.Unlock()
-		for _, f := range held {
-			_ = s.conn.Send(f)
-		}
+		_ = s.link.send(held, false)
 		s.mu.Lock()
 	}
 	s.opening.Store(false)
 	s.mu.Unlock()
 }
 
-// refuse closes with the code that belongs to e.
-func (s *Socket) refuse(e *Error) {
-	c := causeOf(ReasonRefused)
-	c.Code, c.Text = closeCodeFor(e), e.Code
-	s.conn.Close(c)
-}
-
 // pushLocked appends an item to the inbox and returns the dispatcher if it has
 // to be started.
 func (s *Socket) pushLocked(it item) engine.Task {
 	s.inbox = append(s.inbox, it)
-	s.pending += len(it.msg.Data)
+	s.pending += it.in.size()
 	if s.dispatching {
 		return nil
 	}
@@ -320,14 +298,14 @@ func (d *dispatcher) Run() {
 		it := s.inbox[0]
 		s.inbox[0] = item{}
 		s.inbox = s.inbox[1:]
-		s.pending -= len(it.msg.Data)
+		s.pending -= it.in.size()
 		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.pending <= inboxBytes/2
 		if resume {
 			s.paused = false
 		}
 		s.mu.Unlock()
 		if resume {
-			s.conn.Resume()
+			s.link.resume()
 		}
 		s.turn(it)
 	}
@@ -338,15 +316,14 @@ func (s *Socket) turn(it item) {
 	ctx := &eventContext{Context: s.Context(), socket: s, identity: s.Identity()}
 	defer func() {
 		if v := recover(); v != nil {
-			s.ns.srv.log.Error("a handler panicked", "event", it.msg.Type, "socket", s.id, "panic", v, "stack", string(debug.Stack()))
+			s.ns.srv.log.Error("a handler panicked", "event", it.in.event, "socket", s.id, "panic", v, "stack", string(debug.Stack()))
 			e := &Error{Code: CodeInternal, Message: "something went wrong on the server"}
 			if it.run != nil {
 				// Neither let in nor refused, or guarded by nobody: end it.
-				s.opening.Store(false)
-				s.refuse(e)
+				s.link.refuse(e)
 				return
 			}
-			s.answer(it.msg, nil, e)
+			s.link.fail(it.in, e)
 		}
 	}()
 	if it.run != nil {
@@ -356,13 +333,12 @@ func (s *Socket) turn(it item) {
 	if ctx.Err() != nil {
 		return // what a socket still wanted when it ended was never acknowledged
 	}
-	reply, err := s.ns.handle(ctx, s, it.msg.Type, it.msg.Data)
-	if err != nil {
-		s.answer(it.msg, nil, s.visible(err, it.msg.Type))
-		return
+	out, err := s.ns.handle(ctx, s, it.in)
+	if err == nil && it.in.id != nil {
+		err = s.link.reply(it.in, out)
 	}
-	if it.msg.ID != nil {
-		s.answer(it.msg, reply, nil)
+	if err != nil {
+		s.link.fail(it.in, s.visible(err, it.in.event))
 	}
 }
 
@@ -375,77 +351,24 @@ func (s *Socket) visible(err error, event string) *Error {
 	return e
 }
 
-// answer sends a reply, or the error. The dispatcher writes it itself if
-// nobody else is writing: the next event waits until this one is answered.
-func (s *Socket) answer(m plain.Message, reply []byte, e *Error) {
-	if e != nil {
-		_ = s.conn.SendNow(errorFrame(m.ID, m.Type, e))
-		return
-	}
-	b := engine.NewBuilder(len(reply) + len(m.ID) + 32)
-	b.Append(func(dst []byte) []byte { return plain.AppendReply(dst, m.ID, reply) })
-	_ = s.conn.SendNow(b.Text())
-}
-
-func errorFrame(id json.RawMessage, event string, e *Error) engine.Frame {
-	body := e.json()
-	b := engine.NewBuilder(len(body) + len(id) + len(event) + 40)
-	b.Append(func(dst []byte) []byte { return plain.AppendError(dst, id, event, body) })
-	return b.Text()
-}
-
-// plainConn is a Socket as the engine sees it: a connection that speaks the
-// plain JSON format and is in one namespace.
-type plainConn Socket
-
-// Receive takes one frame from the reader.
-func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
-	s := (*Socket)(p)
-	if binary {
-		return s.reject(nil, "expected a text message with JSON, got a binary one")
-	}
-	m, err := plain.Decode(data)
-	if err != nil {
-		return s.reject(m.ID, err.Error())
-	}
-	if plain.Reserved(m.Type) {
-		return s.reject(nil, fmt.Sprintf("expected the name of an event, got %q, which belongs to the protocol", m.Type))
-	}
+// receive takes an event from the reader, and asks the link to pause when the
+// inbox is full.
+func (s *Socket) receive(in incoming) engine.Task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	task := s.pushLocked(item{msg: m})
+	task := s.pushLocked(item{in: in})
 	if !s.paused && (len(s.inbox) >= inboxItems || s.pending >= inboxBytes) {
 		s.paused = true
-		s.conn.Pause()
+		s.link.pause()
 	}
 	return task
 }
 
-// reject tells the client what was wrong with a frame, and closes on one that
-// keeps sending them.
-func (s *Socket) reject(id json.RawMessage, what string) engine.Task {
-	s.mu.Lock()
-	now := time.Now()
-	if s.bad == 0 || now.Sub(s.badSince) > badWindow {
-		s.bad, s.badSince = 0, now
-	}
-	s.bad++
-	tooMany := s.bad >= maxBad
-	s.mu.Unlock()
-	_ = s.conn.Send(errorFrame(id, "", &Error{Code: CodeBadRequest, Message: what}))
-	if tooMany {
-		s.close(ReasonParse)
-	}
-	return nil
-}
-
-// Closed is told by the engine that the connection has ended.
-func (p *plainConn) Closed(c engine.Cause) {
-	s := (*Socket)(p)
-	r := Reason(c.Reason)
+// ended is told by the link, once, that the socket is over. It does not wait.
+func (s *Socket) ended(r Reason) {
 	srv := s.ns.srv
 	srv.eng.Wheel().Stop(&s.expiry)
 	srv.follow.remove(s)

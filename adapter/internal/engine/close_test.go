@@ -253,7 +253,7 @@ func TestTooLarge(t *testing.T) {
 func TestTooLargeWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newEvents()
-		_, p := dialPipe(t, Config{25 * time.Second, 20 * time.Second, 1000, 1000}, h)
+		_, p := dialPipe(t, Config{25 * time.Second, 20 * time.Second, 1000, 1000, 10 * time.Second}, h)
 		go func() { _, _ = io.Copy(io.Discard, p.nc) }()
 		start := time.Now()
 		_, err := p.nc.Write(masked(fin|opText, strings.Repeat("x", 1001)))

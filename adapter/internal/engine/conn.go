@@ -57,6 +57,7 @@ type Conn struct {
 	h    Handler
 	poll *poller
 	beat Timer
+	ping Frame // what a heartbeat sends; nil means a WebSocket ping
 
 	// Owned by the one goroutine that reads at a time.
 	br       bufio.Reader
@@ -144,24 +145,54 @@ func (c *Conn) SendNow(f Frame) error {
 	return err
 }
 
+// SendAll queues frames that belong together, or drops them all if they are
+// volatile and something waits.
+func (c *Conn) SendAll(frames []Frame, volatile bool) error {
+	n := 0
+	for _, f := range frames {
+		n += len(f)
+	}
+	c.mu.Lock()
+	ok, err := c.roomLocked(n, volatile)
+	start := false
+	if ok {
+		for _, f := range frames {
+			start = c.pushLocked(f) || start
+		}
+	}
+	c.mu.Unlock()
+	if start {
+		c.e.workers.run((*flushTask)(c))
+	}
+	return err
+}
+
 // queue reports whether the caller has to see to a flush.
 func (c *Conn) queue(f Frame, volatile bool) (start bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return false, ErrClosed
-	}
-	if len(c.out) > 0 {
-		if volatile {
-			return false, nil
-		}
-		if c.outBytes+len(f) > c.e.cfg.SendBuffer {
-			c.closeLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
-			c.e.workers.run((*closedTask)(c))
-			return false, ErrClosed
-		}
+	if ok, err := c.roomLocked(len(f), volatile); !ok {
+		return false, err
 	}
 	return c.pushLocked(f), nil
+}
+
+// roomLocked reports whether n more bytes may be queued, and closes a peer
+// that has let too many pile up.
+func (c *Conn) roomLocked(n int, volatile bool) (ok bool, err error) {
+	switch {
+	case c.closed:
+		return false, ErrClosed
+	case len(c.out) == 0:
+		return true, nil
+	case volatile:
+		return false, nil
+	case c.outBytes+n > c.e.cfg.SendBuffer:
+		c.closeLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
+		c.e.workers.run((*closedTask)(c))
+		return false, ErrClosed
+	}
+	return true, nil
 }
 
 // pushLocked is queue without its conditions.
@@ -360,7 +391,11 @@ func (c *Conn) Expired(now time.Time) {
 		c.pinged, c.pingSent = true, false
 		c.heard.Store(false)
 		// Past queue: a ping must not be what makes a peer slow.
-		start = c.pushLocked(control(opPing, nil))
+		ping := c.ping
+		if ping == nil {
+			ping = control(opPing, nil)
+		}
+		start = c.pushLocked(ping)
 		c.e.wheel.Set(&c.beat, now.Add(c.e.cfg.PingTimeout), c)
 	case c.pingSent && (c.heard.Load() || c.parked):
 		c.pinged = false

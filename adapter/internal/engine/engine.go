@@ -28,6 +28,8 @@ type Config struct {
 	PingTimeout  time.Duration // from a ping to the end of patience
 	MaxPayload   int64         // bytes of one received message
 	SendBuffer   int           // bytes queued before a peer counts as slow
+
+	UpgradeTimeout time.Duration // from polling to a WebSocket, and from its probe to its use
 }
 
 // closeTimeout is how long a closing connection may take to flush, and to see

@@ -1,0 +1,377 @@
+package engine
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// Packets of Engine.IO 4 that the engine itself sends, as the payload of a
+// text message: the packet type is one digit.
+const (
+	packetClose   = '1'
+	packetPing    = '2'
+	packetPong    = '3'
+	packetMessage = '4'
+	packetUpgrade = '5'
+	packetNoop    = '6'
+)
+
+// ReasonParse is a peer's bytes that make no sense.
+const ReasonParse = "parse error"
+
+// ErrOverlap is returned for a second poll or post while one is under way: the
+// protocol allows one of each.
+var ErrOverlap = errors.New("engine: another request of this session is under way")
+
+// A Session is an Engine.IO 4 connection. It is carried by held polls or by a
+// WebSocket, and may change from the first to the second. Frames that are sent
+// are text or binary messages whose text begins with the packet type, as a
+// WebSocket carries them; polls get the same packets in their own encoding.
+//
+// All methods are safe for concurrent use.
+type Session struct {
+	e    *Engine
+	h    Handler
+	beat Timer
+
+	mu       sync.Mutex
+	ws       *Conn // carries the session; nil while it polls
+	probe    *Conn // asks to carry it
+	probed   bool  // and was answered
+	out      []Frame
+	outBytes int
+	poll     *heldPoll
+	posting  bool
+	pinged   bool
+	paused   bool
+	resumed  chan struct{} // closed when a pause ends
+	closed   bool
+}
+
+// A heldPoll is a GET that waits for something to send.
+type heldPoll struct {
+	answer chan []Frame // gets one answer
+}
+
+// NewSession begins a session that polls.
+func (e *Engine) NewSession(h Handler) *Session {
+	s := &Session{e: e, h: h}
+	e.conns.Add(1)
+	e.wheel.Set(&s.beat, time.Now().Add(e.cfg.PingInterval), s)
+	return s
+}
+
+// Message begins the payload of an Engine.IO message packet.
+func Message(b *Builder) {
+	b.Append(func(dst []byte) []byte { return append(dst, packetMessage) })
+}
+
+func packet(kind byte, data string) Frame {
+	b := NewBuilder(1 + len(data))
+	b.Append(func(dst []byte) []byte { return append(append(dst, kind), data...) })
+	return b.Text()
+}
+
+// Payload returns what a frame carries, and whether it is binary.
+func (f Frame) Payload() (binary bool, data []byte) {
+	at := 2
+	switch f[1] {
+	case 126:
+		at = 4
+	case 127:
+		at = 10
+	}
+	return f[0]&0x0f == opBinary, f[at:]
+}
+
+// Send queues frames that belong together and returns.
+func (s *Session) Send(frames ...Frame) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendLocked(frames, false)
+}
+
+// SendVolatile is Send unless something waits to be sent already.
+func (s *Session) SendVolatile(frames ...Frame) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendLocked(frames, true)
+}
+
+func (s *Session) sendLocked(frames []Frame, volatile bool) error {
+	if s.closed {
+		return ErrClosed
+	}
+	if s.ws != nil {
+		return s.ws.SendAll(frames, volatile)
+	}
+	if volatile && len(s.out) > 0 {
+		return nil
+	}
+	n := 0
+	for _, f := range frames {
+		n += len(f)
+	}
+	if s.outBytes+n > s.e.cfg.SendBuffer && len(s.out) > 0 {
+		s.closeLocked(Cause{Reason: ReasonSlow, Drop: true})
+		s.e.workers.run(&toldTask{s, Cause{Reason: ReasonSlow}})
+		return ErrClosed
+	}
+	s.out = append(s.out, frames...)
+	s.outBytes += n
+	s.answerLocked()
+	return nil
+}
+
+// answerLocked answers the held poll, if there is one, with what waits.
+func (s *Session) answerLocked() {
+	if s.poll == nil || len(s.out) == 0 {
+		return
+	}
+	s.poll.answer <- s.takeLocked()
+	s.poll = nil
+}
+
+func (s *Session) takeLocked() []Frame {
+	frames := s.out
+	s.out, s.outBytes = nil, 0
+	return frames
+}
+
+// Close ends the session, unless it has ended already.
+func (s *Session) Close(cause Cause) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closeLocked(cause)
+	s.mu.Unlock()
+	s.told(cause)
+}
+
+// toldTask tells the handler on a goroutine that holds no locks.
+type toldTask struct {
+	s     *Session
+	cause Cause
+}
+
+func (t *toldTask) Run() { t.s.told(t.cause) }
+
+func (s *Session) told(cause Cause) {
+	s.h.Closed(cause)
+	s.e.conns.Done()
+}
+
+func (s *Session) closeLocked(cause Cause) {
+	s.closed = true
+	s.e.wheel.Stop(&s.beat)
+	if s.resumed != nil {
+		close(s.resumed)
+		s.resumed = nil
+	}
+	if s.probe != nil {
+		s.e.Go(&closeTask{s.probe, Cause{Reason: cause.Reason, Code: websocket.CloseNormalClosure}})
+		s.probe = nil
+	}
+	if s.ws != nil {
+		// Not from here: the connection tells us, who hold the lock.
+		s.e.Go(&closeTask{s.ws, cause})
+		return
+	}
+	if cause.Drop {
+		s.out = nil
+	}
+	// What was sent before, and the word that it is over: for the poll that
+	// waits, or for the one that is on its way.
+	s.out = append(s.out, packet(packetClose, ""))
+	s.answerLocked()
+}
+
+type closeTask struct {
+	c     *Conn
+	cause Cause
+}
+
+func (t *closeTask) Run() { t.c.Close(t.cause) }
+
+// Poll waits for something to send and returns it. It returns ErrClosed when
+// there is nothing and never will be, ErrOverlap for a second poll, which ends
+// the session, and nil frames when done is closed first, which ends it too.
+func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
+	s.mu.Lock()
+	switch {
+	case s.ws != nil:
+		s.mu.Unlock()
+		return nil, ErrClosed
+	case s.poll != nil:
+		s.out = append(s.takeLocked(), packet(packetClose, ""))
+		s.answerLocked()
+		s.mu.Unlock()
+		s.Close(Cause{Reason: ReasonTransportError, Err: ErrOverlap})
+		return nil, ErrOverlap
+	case len(s.out) > 0:
+		frames := s.takeLocked()
+		s.mu.Unlock()
+		return frames, nil
+	case s.closed:
+		s.mu.Unlock()
+		return nil, ErrClosed
+	}
+	p := &heldPoll{answer: make(chan []Frame, 1)}
+	s.poll = p
+	s.mu.Unlock()
+
+	select {
+	case frames := <-p.answer:
+		return frames, nil
+	case <-done:
+	}
+	s.mu.Lock()
+	if s.poll == p {
+		s.poll = nil
+	}
+	s.mu.Unlock()
+	select {
+	case frames := <-p.answer:
+		// Answered at the same moment; it is for nobody now.
+		_ = frames
+	default:
+	}
+	s.Close(Cause{Reason: ReasonTransportClose})
+	return nil, nil
+}
+
+// Post takes the packets of one POST, in order. decode calls yield with each
+// and stops at its first error, which ends the session.
+func (s *Session) Post(decode func(yield func(binary bool, data []byte) error) error) error {
+	s.mu.Lock()
+	switch {
+	case s.closed || s.ws != nil:
+		s.mu.Unlock()
+		return ErrClosed
+	case s.posting:
+		s.mu.Unlock()
+		s.Close(Cause{Reason: ReasonTransportError, Err: ErrOverlap})
+		return ErrOverlap
+	}
+	s.posting = true
+	s.mu.Unlock()
+	err := decode(func(binary bool, data []byte) error {
+		if task := s.receive(binary, data); task != nil {
+			s.e.workers.run(task)
+		}
+		return s.waitResumed()
+	})
+	s.mu.Lock()
+	s.posting = false
+	s.mu.Unlock()
+	if err != nil && !errors.Is(err, ErrClosed) {
+		s.Close(Cause{Reason: ReasonParse, Err: err})
+	}
+	return err
+}
+
+// receive handles one packet, from a post or the WebSocket that carries us.
+func (s *Session) receive(binary bool, data []byte) Task {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if binary {
+		return s.h.Receive(true, data)
+	}
+	if len(data) == 0 {
+		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "empty packet"})
+		return nil
+	}
+	switch data[0] {
+	case packetMessage:
+		return s.h.Receive(false, data[1:])
+	case packetPong:
+		s.mu.Lock()
+		if s.pinged && s.ws == nil && !s.closed {
+			s.pinged = false
+			s.e.wheel.Set(&s.beat, time.Now().Add(s.e.cfg.PingInterval), s)
+		}
+		s.mu.Unlock()
+	case packetClose:
+		s.mu.Lock()
+		if s.poll != nil {
+			// The client gives up this poll too, but it has to end.
+			s.poll.answer <- []Frame{packet(packetNoop, "")}
+			s.poll = nil
+		}
+		s.mu.Unlock()
+		s.Close(Cause{Reason: ReasonTransportClose, Code: websocket.CloseNormalClosure, Drop: true})
+	case packetNoop:
+	default:
+		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "unknown packet type"})
+	}
+	return nil
+}
+
+// Pause asks to stop delivering after the message that is being received.
+func (s *Session) Pause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ws != nil {
+		s.ws.Pause()
+		return
+	}
+	if s.resumed == nil && !s.closed {
+		s.resumed = make(chan struct{})
+	}
+}
+
+// Resume ends a pause.
+func (s *Session) Resume() {
+	s.mu.Lock()
+	ws := s.ws
+	if s.resumed != nil {
+		close(s.resumed)
+		s.resumed = nil
+	}
+	s.mu.Unlock()
+	if ws != nil {
+		ws.Resume()
+	}
+}
+
+// waitResumed holds a POST back while the handler is behind.
+func (s *Session) waitResumed() error {
+	s.mu.Lock()
+	resumed, closed := s.resumed, s.closed
+	s.mu.Unlock()
+	if resumed != nil {
+		<-resumed
+	}
+	if closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Expired is the heartbeat while the session polls, or the end of a probe.
+func (s *Session) Expired(now time.Time) {
+	s.mu.Lock()
+	if s.closed || s.ws != nil {
+		s.mu.Unlock()
+		return
+	}
+	if s.pinged {
+		s.mu.Unlock()
+		s.Close(Cause{Reason: ReasonPingTimeout})
+		return
+	}
+	s.pinged = true
+	s.out = append(s.out, packet(packetPing, ""))
+	s.answerLocked()
+	s.e.wheel.Set(&s.beat, now.Add(s.e.cfg.PingTimeout), s)
+	s.mu.Unlock()
+}

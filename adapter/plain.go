@@ -1,0 +1,161 @@
+package adapter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+	"github.com/gin-usher/usher/adapter/internal/plain"
+)
+
+// maxBad frames within badWindow close the connection.
+const (
+	maxBad    = 10
+	badWindow = 10 * time.Second
+)
+
+// A plainConn is a WebSocket that speaks the plain JSON format: the link of
+// one socket, and the handler of its connection.
+type plainConn struct {
+	socket *Socket
+	conn   *engine.Conn
+
+	mu       sync.Mutex
+	bad      int
+	badSince time.Time
+}
+
+// newMessage checks that an event can be sent.
+func newMessage(n *Namespace, event string, args []any) (*message, error) {
+	if event == "" || plain.Reserved(event) {
+		return nil, fmt.Errorf("adapter: emit: expected the name of an event, got %q, which belongs to the protocol", event)
+	}
+	return &message{ns: n, event: event, args: args}, nil
+}
+
+func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
+	if m.plain != nil {
+		return m.plain, nil
+	}
+	var data []byte
+	var err error
+	switch len(m.args) {
+	case 0:
+	case 1:
+		data, err = encode(m.args[0])
+	default:
+		data, err = encode(m.args)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
+	}
+	b := engine.NewBuilder(len(m.event) + len(data) + 24)
+	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, nil) })
+	m.plain = []engine.Frame{b.Text()}
+	return m.plain, nil
+}
+
+func encode(v any) ([]byte, error) {
+	if raw, ok := v.(json.RawMessage); ok {
+		if !json.Valid(raw) {
+			return nil, errors.New("expected valid JSON in a json.RawMessage")
+		}
+		return raw, nil
+	}
+	return json.Marshal(v)
+}
+
+func (p *plainConn) send(frames []engine.Frame, volatile bool) error {
+	return p.conn.SendAll(frames, volatile)
+}
+
+func (p *plainConn) connected() {
+	b := engine.NewBuilder(64)
+	b.Append(func(dst []byte) []byte {
+		return plain.AppendEvent(dst, plain.Connect, fmt.Appendf(nil, `{"sid":%q}`, p.socket.id), nil)
+	})
+	_ = p.conn.Send(b.Text())
+}
+
+func (p *plainConn) refuse(e *Error) {
+	_ = p.conn.Send(errorFrame(nil, "", e))
+	c := causeOf(ReasonRefused)
+	c.Code, c.Text = closeCodeFor(e), e.Code
+	p.conn.Close(c)
+}
+
+// reply is written by the dispatcher itself if nobody else is writing: the
+// next event waits until this one is answered.
+func (p *plainConn) reply(in incoming, out any) error {
+	var data []byte
+	if _, none := out.(nothing); !none {
+		var err error
+		if data, err = encode(out); err != nil {
+			return fmt.Errorf("adapter: encode the answer to %q: %w", in.event, err)
+		}
+	}
+	b := engine.NewBuilder(len(data) + len(in.id) + 32)
+	b.Append(func(dst []byte) []byte { return plain.AppendReply(dst, in.id, data) })
+	_ = p.conn.SendNow(b.Text())
+	return nil
+}
+
+func (p *plainConn) fail(in incoming, e *Error) {
+	_ = p.conn.SendNow(errorFrame(in.id, in.event, e))
+}
+
+func (p *plainConn) close(r Reason) { p.conn.Close(causeOf(r)) }
+func (p *plainConn) pause()         { p.conn.Pause() }
+func (p *plainConn) resume()        { p.conn.Resume() }
+
+func errorFrame(id json.RawMessage, event string, e *Error) engine.Frame {
+	body := e.json()
+	b := engine.NewBuilder(len(body) + len(id) + len(event) + 40)
+	b.Append(func(dst []byte) []byte { return plain.AppendError(dst, id, event, body) })
+	return b.Text()
+}
+
+// Receive takes one frame from the reader.
+func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
+	if binary {
+		p.reject(nil, "expected a text message with JSON, got a binary one")
+		return nil
+	}
+	m, err := plain.Decode(data)
+	if err != nil {
+		p.reject(m.ID, err.Error())
+		return nil
+	}
+	if plain.Reserved(m.Type) {
+		p.reject(nil, fmt.Sprintf("expected the name of an event, got %q, which belongs to the protocol", m.Type))
+		return nil
+	}
+	in := incoming{event: m.Type, id: m.ID}
+	if m.Data != nil {
+		in.args = []json.RawMessage{m.Data}
+	}
+	return p.socket.receive(in)
+}
+
+// reject tells the client what was wrong with a frame, and closes on one that
+// keeps sending them.
+func (p *plainConn) reject(id json.RawMessage, what string) {
+	p.mu.Lock()
+	now := time.Now()
+	if p.bad == 0 || now.Sub(p.badSince) > badWindow {
+		p.bad, p.badSince = 0, now
+	}
+	p.bad++
+	tooMany := p.bad >= maxBad
+	p.mu.Unlock()
+	_ = p.conn.Send(errorFrame(id, "", &Error{Code: CodeBadRequest, Message: what}))
+	if tooMany {
+		p.close(ReasonParse)
+	}
+}
+
+// Closed is told by the engine that the connection has ended.
+func (p *plainConn) Closed(c engine.Cause) { p.socket.ended(Reason(c.Reason)) }
