@@ -23,7 +23,8 @@ const (
 // A follower keeps identities true: it knows which sockets hang on which
 // credential and replays the chain for them when the answer may have changed.
 type follower struct {
-	srv *Server
+	srv   *Server
+	began time.Time
 
 	mu       sync.Mutex
 	bindings map[string]*binding // lists, by session id or else by key
@@ -32,6 +33,10 @@ type follower struct {
 	runners  int
 	closed   bool
 }
+
+// now is the time since the server was made: a third of a time.Time, of which
+// every binding keeps two.
+func (f *follower) now() time.Duration { return time.Since(f.began) }
 
 // A binding is all sockets of one credential: they are identified together, by
 // one run of the chain. Its fields are guarded by follower.mu.
@@ -43,8 +48,8 @@ type binding struct {
 	next      *binding // of the same session
 	sockets   []*Socket
 
-	ran     time.Time // start of the last replay, or the handshake
-	stale   time.Time // since when the outcome is unknown; zero if it is known
+	ran     time.Duration // start of the last replay, or the handshake, by follower.now
+	stale   time.Duration // since when the outcome is unknown; zero if it is known
 	queued  bool
 	running bool
 	again   bool // something changed while it ran
@@ -67,13 +72,14 @@ func (f *follower) close() {
 	f.closed = true
 }
 
-// add binds s to a credential. seen is what saveCount said before the chain
-// read the session: if anything was saved since, the session may have changed
-// between the chain and this moment, and is looked at again.
-func (f *follower) add(s *Socket, sessionID, authorization string, seen uint64) {
+// add binds s to the credential of its handshake. Whoever ends the session from
+// here on finds the socket; whoever did before has left a tombstone, which is
+// for the caller to look at. If any session was saved since the chain ran, this
+// one may have changed between then and now, and is looked at again.
+func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
-	b := f.bindLocked(s, sessionID, bindingKey(sessionID, authorization))
-	changed := f.saves != seen
+	b := f.bindLocked(s, adm.sessionID, bindingKey(adm.sessionID, adm.token))
+	changed := f.saves != adm.seen
 	f.mu.Unlock()
 	if changed {
 		f.trigger(b)
@@ -87,7 +93,7 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
 		}
 	}
 	if b == nil {
-		b = &binding{f: f, key: key, sessionID: sessionID, ran: time.Now()}
+		b = &binding{f: f, key: key, sessionID: sessionID, ran: f.now()}
 		if key != "" {
 			b.next = f.bindings[group(sessionID, key)]
 			f.bindings[group(sessionID, key)] = b
@@ -95,7 +101,7 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
 		// The first interval is a random part of one, so that sockets that
 		// came together are not replayed together for ever.
 		if every := f.srv.cfg.Revalidate; every > 0 {
-			f.srv.eng.Wheel().Set(&b.timer, b.ran.Add(every/2+rand.N(every/2+1)), b)
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(every/2+rand.N(every/2+1)), b)
 		}
 	}
 	b.sockets = append(b.sockets, s)
@@ -231,7 +237,7 @@ func (f *follower) trigger(b *binding) {
 		b.again = true
 		return
 	}
-	if wait := time.Until(b.ran.Add(replayGap)); wait > 0 {
+	if wait := b.ran + replayGap - f.now(); wait > 0 {
 		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
 		return
 	}
@@ -264,7 +270,7 @@ func (f *follower) Run() {
 		f.queue[0] = nil
 		f.queue = f.queue[1:]
 		b.queued, b.running, b.again = false, true, false
-		b.ran = time.Now()
+		b.ran = f.now()
 		var s *Socket
 		if len(b.sockets) > 0 {
 			s = b.sockets[0]
@@ -280,18 +286,17 @@ func (f *follower) Run() {
 		f.mu.Lock()
 		b.running = false
 		sockets := append([]*Socket(nil), b.sockets...)
-		now := time.Now()
 		next := time.Duration(0)
 		expired := false
 		switch o {
 		case unknown:
-			if b.stale.IsZero() {
-				b.stale = now
+			if b.stale == 0 {
+				b.stale = f.now()
 			}
-			expired = now.Sub(b.stale) >= f.srv.cfg.MaxStale
+			expired = f.now()-b.stale >= f.srv.cfg.MaxStale
 			next = replayRetry/2 + rand.N(replayRetry/2)
 		default:
-			b.stale = time.Time{}
+			b.stale = 0
 			if every := f.srv.cfg.Revalidate; every > 0 {
 				next = every - every/10 + rand.N(every/5+1)
 			}
@@ -300,7 +305,7 @@ func (f *follower) Run() {
 			next = replayGap
 		}
 		if next > 0 && len(b.sockets) > 0 {
-			f.srv.eng.Wheel().Set(&b.timer, now.Add(next), b)
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
 		}
 		f.mu.Unlock()
 		if p != nil {

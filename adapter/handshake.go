@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,19 +22,31 @@ type Handshake struct {
 	cookies string // the Cookie header, patched with what was set since
 	remote  string
 	tls     *tls.ConnectionState
-	issued  time.Time
+	issued  int64 // Unix nanoseconds
 }
+
+// Buffers that are needed only while a handshake is written down or read.
+var (
+	heads   = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+)
 
 // record keeps what identifies r. Set-Cookie headers that the answer carries
 // are patched in: from now on the browser sends those.
 func record(r *http.Request, answer http.Header) *Handshake {
-	var b bytes.Buffer
-	b.Grow(1 << 10)
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.Method, r.URL.RequestURI(), r.Host)
+	b := heads.Get().(*bytes.Buffer)
+	defer heads.Put(b)
+	b.Reset()
+	for _, part := range [...]string{r.Method, " ", r.URL.RequestURI(), " HTTP/1.1\r\nHost: ", r.Host, "\r\n"} {
+		b.WriteString(part)
+	}
 	for k, vs := range r.Header {
 		switch k {
-		case "Cookie", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Connection", "Content-Length":
-			continue // of the connection, not of the client
+		case "Cookie": // kept apart
+			continue
+		case "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Connection", "Content-Length",
+			"Cache-Control", "Pragma", "Accept-Encoding":
+			continue // about the transfer, not about the client
 		}
 		for _, v := range vs {
 			b.WriteString(k)
@@ -48,7 +61,7 @@ func record(r *http.Request, answer http.Header) *Handshake {
 		cookies: strings.Join(r.Header.Values("Cookie"), "; "),
 		remote:  r.RemoteAddr,
 		tls:     r.TLS,
-		issued:  time.Now(),
+		issued:  time.Now().UnixNano(),
 	}
 	return h.withCookies(setCookies(answer))
 }
@@ -56,7 +69,11 @@ func record(r *http.Request, answer http.Header) *Handshake {
 // Request returns the handshake as a new request with ctx, its cookies as they
 // are now. It has no body.
 func (h *Handshake) Request(ctx context.Context) *http.Request {
-	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(h.head)))
+	br := readers.Get().(*bufio.Reader)
+	br.Reset(bytes.NewReader(h.head))
+	r, err := http.ReadRequest(br)
+	br.Reset(nil) // a request without a body keeps nothing of it
+	readers.Put(br)
 	if err != nil {
 		// These bytes were written from a request that had been parsed before.
 		panic(fmt.Sprintf("adapter: recorded handshake: %v", err))
@@ -69,7 +86,7 @@ func (h *Handshake) Request(ctx context.Context) *http.Request {
 }
 
 // Time is when the handshake came in.
-func (h *Handshake) Time() time.Time { return h.issued }
+func (h *Handshake) Time() time.Time { return time.Unix(0, h.issued) }
 
 // RemoteAddr is the network address of the peer, which may be a proxy.
 func (h *Handshake) RemoteAddr() string { return h.remote }

@@ -14,7 +14,7 @@ import (
 // maxBad frames within badWindow close the connection.
 const (
 	maxBad    = 10
-	badWindow = 10 * time.Second
+	badWindow = 10 // seconds
 )
 
 // A plainConn is a WebSocket that speaks the plain JSON format: the link of
@@ -24,8 +24,14 @@ type plainConn struct {
 	conn   *engine.Conn
 
 	mu       sync.Mutex
-	bad      int
-	badSince time.Time
+	bad      int32
+	badSince int32 // Unix seconds
+}
+
+// plainSocket is a socket and its link in one piece of memory.
+type plainSocket struct {
+	socket Socket
+	conn   plainConn
 }
 
 // newMessage checks that an event can be sent.
@@ -144,8 +150,8 @@ func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
 // keeps sending them.
 func (p *plainConn) reject(id json.RawMessage, what string) {
 	p.mu.Lock()
-	now := time.Now()
-	if p.bad == 0 || now.Sub(p.badSince) > badWindow {
+	now := int32(time.Now().Unix())
+	if p.bad == 0 || now-p.badSince > badWindow {
 		p.bad, p.badSince = 0, now
 	}
 	p.bad++

@@ -73,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 		routes:     make(map[string]bool),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.follow = follower{srv: s, bindings: make(map[string]*binding)}
+	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
 	return s, nil
 }
@@ -263,69 +263,101 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		s.refuse(c, &Error{Code: CodeNamespace, Message: fmt.Sprintf("there is no namespace %.200q", name)})
 		return
 	}
-	req, e := s.moveCredentials(r)
-	if e != nil {
-		s.refuse(c, e)
-		return
-	}
-
-	seen := s.follow.saveCount()
-	sock := &Socket{ns: ns, mount: m, id: rand.Text()}
-	p := &pass{srv: s, mount: m, req: req}
-	p.admit = func(ctx context.Context, id *Identity) error {
-		if err := ns.admits(id); err != nil {
+	both := &plainSocket{}
+	sock, link := &both.socket, &both.conn
+	sock.ns, sock.id = ns, rand.Text()
+	link.socket, sock.link = sock, link
+	adm := s.admit(c, m, func(ctx context.Context, adm *admission) error {
+		if err := ns.admits(adm.identity); err != nil || len(ns.guards) == 0 {
 			return err
 		}
-		sock.identity.Store(id)
-		sock.keys = p.keys
-		if len(ns.guards) == 0 {
-			return nil
-		}
-		sock.shake.Store(record(req, p.w.header))
-		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: id}, sock)
+		sock.take(adm)
+		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: adm.identity}, sock)
+	})
+	if adm == nil {
+		return
+	}
+	sock.take(adm)
+	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
+	conn, err := s.eng.Upgrade(c.Writer, r, adm.answer, link)
+	if err != nil {
+		s.upgradeFailed(c, err)
+		return
+	}
+	s.deafen(c)
+	link.conn = conn
+	s.follow.add(sock, adm)
+	sock.start()
+	conn.Start()
+	if s.ended.has(adm.sessionID) {
+		sock.close(ReasonSessionEnded)
+	}
+}
+
+// upgradeFailed answers a request that asked for a WebSocket in a wrong way.
+func (s *Server) upgradeFailed(c *gin.Context, err error) {
+	if errors.Is(err, engine.ErrNotWebSocket) {
+		c.AbortWithStatusJSON(http.StatusBadRequest, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake: " + err.Error()})
+	}
+}
+
+// An admission is what a handshake that was let through leaves behind.
+type admission struct {
+	mount     *mount
+	identity  *Identity
+	keys      map[any]any
+	shake     *Handshake
+	ref       sessionRef
+	sessionID string
+	token     string      // Authorization, as the chain saw it
+	answer    http.Header // what middlewares want on the answer
+	seen      uint64      // saves of sessions before the chain ran
+}
+
+// admit runs the chain for a handshake. decide is asked at its end, within the
+// chain. If the request is not let through it is answered, and nil returned.
+func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
+	req, e := s.moveCredentials(c.Request)
+	if e != nil {
+		s.refuse(c, e)
+		return nil
+	}
+	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	p := &pass{srv: s, mount: m, req: req}
+	p.admit = func(ctx context.Context, id *Identity) error {
+		adm.identity, adm.keys = id, p.keys
+		adm.shake = record(req, p.w.header)
+		return decide(ctx, adm)
 	}
 	switch p.run(methodHandshake) {
 	case unknown:
 		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
 		s.reject(c, p)
-		return
+		return nil
 	case refused:
 		s.reject(c, p)
-		return
+		return nil
 	}
-
-	answer := c.Writer.Header().Clone()
-	joinHeaders(answer, p.headers())
-	for k := range answer {
+	adm.answer = c.Writer.Header().Clone()
+	joinHeaders(adm.answer, p.headers())
+	for k := range adm.answer {
 		if ofConnection(k) {
-			delete(answer, k)
+			delete(adm.answer, k)
 		}
 	}
-	// The chain may have set cookies while it unwound.
-	sock.shake.Store(record(req, answer))
-	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
-	link := &plainConn{socket: sock}
-	conn, err := s.eng.Upgrade(c.Writer, r, answer, link)
-	if err != nil {
-		if errors.Is(err, engine.ErrNotWebSocket) {
-			c.AbortWithStatusJSON(http.StatusBadRequest, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake: " + err.Error()})
-		}
-		return
-	}
-	s.deafen(c)
-	link.conn, sock.link = conn, link
-	sessionID := ""
+	// Middlewares may have set cookies while they unwound, or above the route.
+	adm.shake = adm.shake.withCookies(setCookies(adm.answer))
 	if l := p.session(); l != nil {
-		sessionID, sock.ref = l.id, sessionRef{l.store, l.name}
+		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
 	}
-	// Bound first, then looked at: whoever ends the session from here on
-	// finds the socket, and whoever did before has left a tombstone.
-	s.follow.add(sock, sessionID, req.Header.Get("Authorization"), seen)
-	sock.start()
-	conn.Start()
-	if s.ended.has(sessionID) {
-		sock.close(ReasonSessionEnded)
-	}
+	return adm
+}
+
+// take gives a socket what its handshake has found.
+func (s *Socket) take(adm *admission) {
+	s.mount, s.keys, s.ref = adm.mount, adm.keys, adm.ref
+	s.shake.Store(adm.shake)
+	s.identity.Store(adm.identity)
 }
 
 // begin counts a handshake in, unless the server is shutting down.

@@ -55,7 +55,7 @@ type Conn struct {
 	nc   net.Conn
 	ws   *websocket.Conn
 	h    Handler
-	poll *poller
+	poll poller
 	beat Timer
 	ping Frame // what a heartbeat sends; nil means a WebSocket ping
 
@@ -63,8 +63,8 @@ type Conn struct {
 	br       bufio.Reader
 	loan     *bufio.Reader // whose memory br uses; nil while idle
 	ahead    *[]byte       // what the poller has read and br has not yet
-	aheadAt  int
-	aheadEnd int
+	aheadAt  int32
+	aheadEnd int32
 	protest  *Cause // what gorilla found wrong with what came in
 
 	heard atomic.Bool // bytes came in since the last ping
@@ -82,8 +82,13 @@ type Conn struct {
 	parked   bool // the reader has left because of that
 	closed   bool
 	gone     bool
-	cause    Cause
-	cutAt    time.Time // closed with a close frame: the end of patience
+	end      *ending // why and how, once closed
+}
+
+// An ending is what a connection needs to know only when it is closed.
+type ending struct {
+	cause Cause
+	cutAt time.Time // with a close frame: the end of patience
 }
 
 func (c *Conn) attach(ws *websocket.Conn, h Handler) {
@@ -106,7 +111,7 @@ func (c *Conn) Start() {
 		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.cfg.PingInterval), c)
 	}
 	c.mu.Unlock()
-	if c.poll = newPoller(c, c.nc); c.poll != nil {
+	if c.poll.init(c) {
 		c.idle()
 		return
 	}
@@ -316,7 +321,7 @@ func (c *Conn) Close(cause Cause) {
 
 // tell calls Closed, which closeLocked has announced to Engine.Close.
 func (c *Conn) tell() {
-	c.h.Closed(c.cause)
+	c.h.Closed(c.end.cause)
 	c.e.conns.Done()
 }
 
@@ -324,7 +329,7 @@ func (c *Conn) tell() {
 // time until the cut. Both under the lock: whoever cuts the connection comes
 // later and finds no timer set behind its back.
 func (c *Conn) closeLocked(cause Cause) {
-	c.closed, c.cause = true, cause
+	c.closed, c.end = true, &ending{cause: cause}
 	c.e.conns.Add(1)
 	if cause.Drop || cause.Code == 0 {
 		c.out, c.first[0], c.outBytes = nil, nil, 0
@@ -332,8 +337,8 @@ func (c *Conn) closeLocked(cause Cause) {
 	if cause.Code == 0 {
 		return
 	}
-	c.cutAt = time.Now().Add(closeTimeout)
-	c.e.wheel.Set(&c.beat, c.cutAt, c)
+	c.end.cutAt = time.Now().Add(closeTimeout)
+	c.e.wheel.Set(&c.beat, c.end.cutAt, c)
 	if c.pushLocked(closeFrame(cause.Code, cause.Text)) {
 		c.e.workers.run((*flushTask)(c))
 	}
@@ -377,7 +382,7 @@ func (c *Conn) Expired(now time.Time) {
 	c.mu.Lock()
 	if c.closed {
 		// A heartbeat that fired before the close may come after it.
-		over := !now.Before(c.cutAt)
+		over := !now.Before(c.end.cutAt)
 		c.mu.Unlock()
 		if over {
 			c.cut()

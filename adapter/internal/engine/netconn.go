@@ -40,7 +40,7 @@ func (n *netConn) Read(p []byte) (int, error) {
 	c := (*Conn)(n)
 	if c.ahead != nil {
 		m := copy(p, (*c.ahead)[c.aheadAt:c.aheadEnd])
-		if c.aheadAt += m; c.aheadAt == c.aheadEnd {
+		if c.aheadAt += int32(m); c.aheadAt == c.aheadEnd {
 			c.e.putChunk(c.ahead)
 			c.ahead, c.aheadAt, c.aheadEnd = nil, 0, 0
 		}

@@ -2,12 +2,13 @@
 
 package engine
 
-import "net"
+import "errors"
 
-// poller exists where a readiness wait on the raw connection does; elsewhere
+// A poller exists where a readiness wait on the raw connection does; elsewhere
 // connections read in the ordinary blocking way.
 type poller struct{}
 
-func newPoller(*Conn, net.Conn) *poller { return nil }
+func (*poller) init(*Conn) bool { return false }
+func (*poller) ok() bool        { return false }
 
-func (*poller) wait() (*[]byte, int, error) { panic("unreachable: newPoller returned nil") }
+func (*poller) wait(*Conn) error { return errors.ErrUnsupported }

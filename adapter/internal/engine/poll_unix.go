@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"syscall"
@@ -14,60 +15,54 @@ import (
 // would make too, so waiting this way costs no further system call.
 type poller struct {
 	raw syscall.RawConn
-	c   *Conn
 	try func(fd uintptr) bool
-
-	buf *[]byte
-	n   int
 	err error
 }
 
-// newPoller returns nil where only blocking reads are safe: over TLS bytes may
-// wait inside the TLS layer while the socket shows nothing to read.
-func newPoller(c *Conn, nc net.Conn) *poller {
-	tcp, ok := nc.(*net.TCPConn)
+// init reports whether c can be waited for. Over TLS it cannot: bytes may wait
+// inside the TLS layer while the socket shows nothing to read.
+func (p *poller) init(c *Conn) bool {
+	tcp, ok := c.nc.(*net.TCPConn)
 	if !ok {
-		return nil
+		return false
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
+		return false
+	}
+	p.raw, p.try = raw, c.tryRead
+	return true
+}
+
+func (p *poller) ok() bool { return p.raw != nil }
+
+// wait waits for the first bytes and puts them into c.ahead.
+func (p *poller) wait(c *Conn) error {
+	if err := p.raw.Read(p.try); err != nil {
+		return err
+	}
+	if c.aheadEnd > 0 {
 		return nil
 	}
-	p := &poller{raw: raw, c: c}
-	p.try = p.read
-	return p
+	c.e.putChunk(c.ahead)
+	c.ahead = nil
+	return cmp.Or(p.err, io.EOF)
 }
 
-// wait returns the first bytes that arrive, in a buffer of the engine's pool.
-func (p *poller) wait() (*[]byte, int, error) {
-	if err := p.raw.Read(p.try); err != nil {
-		return nil, 0, err
-	}
-	buf, n, err := p.buf, p.n, p.err
-	p.buf, p.n, p.err = nil, 0, nil
-	if err == nil && n == 0 {
-		err = io.EOF
-	}
-	if err != nil {
-		p.c.e.putChunk(buf)
-		return nil, 0, err
-	}
-	return buf, n, nil
-}
-
-// read is called once at first and again when the connection is readable.
-func (p *poller) read(fd uintptr) bool {
-	buf := p.c.e.getChunk()
+// tryRead is called once at first and again when the connection is readable.
+func (c *Conn) tryRead(fd uintptr) bool {
+	buf := c.e.getChunk()
 	for {
 		n, err := syscall.Read(int(fd), *buf)
 		switch err {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			p.c.e.putChunk(buf)
+			c.e.putChunk(buf)
 			return false
 		}
-		p.buf, p.n, p.err = buf, max(n, 0), err
+		c.poll.err = err
+		c.ahead, c.aheadAt, c.aheadEnd = buf, 0, int32(max(n, 0))
 		return true
 	}
 }

@@ -17,13 +17,11 @@ func (c *Conn) idle() {
 // wait runs on a shallow stack and only passes on what it finds.
 func (c *Conn) wait() {
 	defer c.e.workers.wg.Done()
-	buf, n, err := c.poll.wait()
-	if err != nil {
+	if err := c.poll.wait(c); err != nil {
 		c.readFailed(err)
 		return
 	}
 	c.heard.Store(true)
-	c.ahead, c.aheadAt, c.aheadEnd = buf, 0, n
 	c.e.workers.run((*readTask)(c))
 }
 
@@ -35,7 +33,7 @@ func (t *readTask) Run() { (*Conn)(t).read() }
 func (c *Conn) read() {
 	c.borrow()
 	for {
-		if c.poll != nil && c.skipControl() {
+		if c.poll.ok() && c.skipControl() {
 			c.idle()
 			return
 		}
@@ -61,7 +59,7 @@ func (c *Conn) read() {
 			}
 			return
 		}
-		if c.poll != nil && c.buffered() == 0 {
+		if c.poll.ok() && c.buffered() == 0 {
 			// The next waiter reads on, so this worker is free to run the
 			// task itself: no hand-over for the common single message.
 			c.idle()
@@ -202,7 +200,7 @@ func (c *Conn) giveBack() {
 	c.loan, c.br = nil, bufio.Reader{}
 }
 
-func (c *Conn) buffered() int { return c.br.Buffered() + c.aheadEnd - c.aheadAt }
+func (c *Conn) buffered() int { return c.br.Buffered() + int(c.aheadEnd-c.aheadAt) }
 
 // skipControl takes whole pings and pongs that stand at the front of the
 // buffer, between messages, and reports whether nothing is left. gorilla would

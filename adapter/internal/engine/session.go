@@ -2,21 +2,13 @@ package engine
 
 import (
 	"errors"
+	"iter"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
-)
 
-// Packets of Engine.IO 4 that the engine itself sends, as the payload of a
-// text message: the packet type is one digit.
-const (
-	packetClose   = '1'
-	packetPing    = '2'
-	packetPong    = '3'
-	packetMessage = '4'
-	packetUpgrade = '5'
-	packetNoop    = '6'
+	"github.com/gin-usher/usher/adapter/internal/eio"
 )
 
 // ReasonParse is a peer's bytes that make no sense.
@@ -46,7 +38,6 @@ type Session struct {
 	poll     *heldPoll
 	posting  bool
 	pinged   bool
-	paused   bool
 	resumed  chan struct{} // closed when a pause ends
 	closed   bool
 }
@@ -64,15 +55,31 @@ func (e *Engine) NewSession(h Handler) *Session {
 	return s
 }
 
-// Message begins the payload of an Engine.IO message packet.
-func Message(b *Builder) {
-	b.Append(func(dst []byte) []byte { return append(dst, packetMessage) })
+// Packet makes the frame of a packet.
+func Packet(p eio.Packet) Frame {
+	b := NewBuilder(1 + len(p.Data))
+	if p.Binary {
+		b.Append(func(dst []byte) []byte { return eio.AppendBinary(dst, eio.V4, p) })
+		return b.Binary()
+	}
+	b.Append(func(dst []byte) []byte { return eio.AppendText(dst, eio.V4, p) })
+	return b.Text()
 }
 
-func packet(kind byte, data string) Frame {
-	b := NewBuilder(1 + len(data))
-	b.Append(func(dst []byte) []byte { return append(append(dst, kind), data...) })
-	return b.Text()
+// AppendPoll appends frames as the body of a poll's answer.
+func AppendPoll(dst []byte, frames []Frame) []byte {
+	for i, f := range frames {
+		if i > 0 {
+			dst = append(dst, '\x1e')
+		}
+		binary, data := f.Payload()
+		if binary {
+			dst = eio.AppendText(dst, eio.V4, eio.Packet{Type: eio.Message, Binary: true, Data: data})
+		} else {
+			dst = append(dst, data...)
+		}
+	}
+	return dst
 }
 
 // Payload returns what a frame carries, and whether it is binary.
@@ -187,7 +194,7 @@ func (s *Session) closeLocked(cause Cause) {
 	}
 	// What was sent before, and the word that it is over: for the poll that
 	// waits, or for the one that is on its way.
-	s.out = append(s.out, packet(packetClose, ""))
+	s.out = append(s.out, Packet(eio.Packet{Type: eio.Close}))
 	s.answerLocked()
 }
 
@@ -208,7 +215,7 @@ func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
 		s.mu.Unlock()
 		return nil, ErrClosed
 	case s.poll != nil:
-		s.out = append(s.takeLocked(), packet(packetClose, ""))
+		s.out = append(s.takeLocked(), Packet(eio.Packet{Type: eio.Close}))
 		s.answerLocked()
 		s.mu.Unlock()
 		s.Close(Cause{Reason: ReasonTransportError, Err: ErrOverlap})
@@ -245,9 +252,9 @@ func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
 	return nil, nil
 }
 
-// Post takes the packets of one POST, in order. decode calls yield with each
-// and stops at its first error, which ends the session.
-func (s *Session) Post(decode func(yield func(binary bool, data []byte) error) error) error {
+// Post takes the packets of one POST, in order. The first error among them
+// ends the session and is returned.
+func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
 	s.mu.Lock()
 	switch {
 	case s.closed || s.ws != nil:
@@ -260,58 +267,54 @@ func (s *Session) Post(decode func(yield func(binary bool, data []byte) error) e
 	}
 	s.posting = true
 	s.mu.Unlock()
-	err := decode(func(binary bool, data []byte) error {
-		if task := s.receive(binary, data); task != nil {
+	defer func() {
+		s.mu.Lock()
+		s.posting = false
+		s.mu.Unlock()
+	}()
+	for p, err := range packets {
+		if err != nil {
+			s.Close(Cause{Reason: ReasonParse, Err: err})
+			return err
+		}
+		if task := s.receive(p); task != nil {
 			s.e.workers.run(task)
 		}
-		return s.waitResumed()
-	})
-	s.mu.Lock()
-	s.posting = false
-	s.mu.Unlock()
-	if err != nil && !errors.Is(err, ErrClosed) {
-		s.Close(Cause{Reason: ReasonParse, Err: err})
+		s.waitResumed()
 	}
-	return err
+	return nil
 }
 
 // receive handles one packet, from a post or the WebSocket that carries us.
-func (s *Session) receive(binary bool, data []byte) Task {
+func (s *Session) receive(p eio.Packet) Task {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return nil
 	}
-	if binary {
-		return s.h.Receive(true, data)
-	}
-	if len(data) == 0 {
-		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "empty packet"})
-		return nil
-	}
-	switch data[0] {
-	case packetMessage:
-		return s.h.Receive(false, data[1:])
-	case packetPong:
+	switch p.Type {
+	case eio.Message:
+		return s.h.Receive(p.Binary, p.Data)
+	case eio.Pong:
 		s.mu.Lock()
 		if s.pinged && s.ws == nil && !s.closed {
 			s.pinged = false
 			s.e.wheel.Set(&s.beat, time.Now().Add(s.e.cfg.PingInterval), s)
 		}
 		s.mu.Unlock()
-	case packetClose:
+	case eio.Close:
 		s.mu.Lock()
 		if s.poll != nil {
 			// The client gives up this poll too, but it has to end.
-			s.poll.answer <- []Frame{packet(packetNoop, "")}
+			s.poll.answer <- []Frame{Packet(eio.Packet{Type: eio.Noop})}
 			s.poll = nil
 		}
 		s.mu.Unlock()
 		s.Close(Cause{Reason: ReasonTransportClose, Code: websocket.CloseNormalClosure, Drop: true})
-	case packetNoop:
+	case eio.Noop:
 	default:
-		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "unknown packet type"})
+		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "unexpected packet " + p.Type.String()})
 	}
 	return nil
 }
@@ -343,18 +346,14 @@ func (s *Session) Resume() {
 	}
 }
 
-// waitResumed holds a POST back while the handler is behind.
-func (s *Session) waitResumed() error {
+// waitResumed holds a POST back while the handler is behind. Closing ends it.
+func (s *Session) waitResumed() {
 	s.mu.Lock()
-	resumed, closed := s.resumed, s.closed
+	resumed := s.resumed
 	s.mu.Unlock()
 	if resumed != nil {
 		<-resumed
 	}
-	if closed {
-		return ErrClosed
-	}
-	return nil
 }
 
 // Expired is the heartbeat while the session polls, or the end of a probe.
@@ -370,7 +369,7 @@ func (s *Session) Expired(now time.Time) {
 		return
 	}
 	s.pinged = true
-	s.out = append(s.out, packet(packetPing, ""))
+	s.out = append(s.out, Packet(eio.Packet{Type: eio.Ping}))
 	s.answerLocked()
 	s.e.wheel.Set(&s.beat, now.Add(s.e.cfg.PingTimeout), s)
 	s.mu.Unlock()

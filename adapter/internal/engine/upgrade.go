@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/gin-usher/usher/adapter/internal/eio"
 )
 
 // noopDelay is how long a poll is held on after a probe. A client that gets
@@ -34,7 +36,7 @@ func (e *Engine) OpenWebSocket(w http.ResponseWriter, r *http.Request, header ht
 	if err != nil {
 		return nil, err
 	}
-	conn.ping = packet(packetPing, "")
+	conn.ping = Packet(eio.Packet{Type: eio.Ping})
 	t.conn, s.ws = conn, conn
 	e.conns.Add(1)
 	return s, nil
@@ -53,7 +55,7 @@ func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.He
 	if err != nil {
 		return err
 	}
-	conn.ping = packet(packetPing, "")
+	conn.ping = Packet(eio.Packet{Type: eio.Ping})
 	t.conn = conn
 	s.mu.Lock()
 	t.refused = s.closed || s.ws != nil || s.probe != nil
@@ -72,21 +74,23 @@ func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.He
 // Receive handles a message of the WebSocket.
 func (t *carrier) Receive(binary bool, data []byte) Task {
 	s := t.s
+	p, err := eio.DecodeMessage(eio.V4, binary, data)
 	s.mu.Lock()
 	carries := s.ws == t.conn
 	s.mu.Unlock()
-	if carries {
-		return s.receive(binary, data)
-	}
 	switch {
 	case t.refused:
-	case !binary && string(data) == "2probe":
-		_ = t.conn.Send(packet(packetPong, "probe"))
+	case carries && err != nil:
+		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "parse error", Err: err})
+	case carries:
+		return s.receive(p)
+	case err == nil && p.Type == eio.Ping && string(p.Data) == "probe":
+		_ = t.conn.Send(Packet(eio.Packet{Type: eio.Pong, Data: p.Data}))
 		t.mu.Lock()
 		t.probed = time.Now()
 		t.mu.Unlock()
 		s.e.wheel.Set(&t.timer, time.Now().Add(noopDelay), t)
-	case !binary && string(data) == "5":
+	case err == nil && p.Type == eio.Upgrade:
 		s.switchTo(t)
 	default:
 		t.conn.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "expected a probe"})
@@ -110,7 +114,7 @@ func (s *Session) switchTo(t *carrier) {
 	s.e.wheel.Stop(&s.beat)
 	s.probe, s.ws, s.pinged = nil, t.conn, false
 	if s.poll != nil {
-		s.poll.answer <- []Frame{packet(packetNoop, "")}
+		s.poll.answer <- []Frame{Packet(eio.Packet{Type: eio.Noop})}
 		s.poll = nil
 	}
 	if frames := s.takeLocked(); len(frames) > 0 {
@@ -142,7 +146,7 @@ func (t *carrier) Expired(now time.Time) {
 		return
 	}
 	if s.poll != nil {
-		s.poll.answer <- []Frame{packet(packetNoop, "")}
+		s.poll.answer <- []Frame{Packet(eio.Packet{Type: eio.Noop})}
 		s.poll = nil
 	}
 	s.e.wheel.Set(&t.timer, now.Add(noopDelay), t)
