@@ -156,8 +156,7 @@ func (c *Conn) queue(f Frame, volatile bool) (start bool, err error) {
 			return false, nil
 		}
 		if c.outBytes+len(f) > c.e.cfg.SendBuffer {
-			c.closeLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
-			c.e.workers.run((*closedTask)(c))
+			c.closeAsideLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
 			return false, ErrClosed
 		}
 	}
@@ -175,11 +174,6 @@ func (c *Conn) pushLocked(f Frame) (start bool) {
 	c.writing = true
 	return start
 }
-
-// closedTask tells the handler on a goroutine that holds no locks.
-type closedTask Conn
-
-func (t *closedTask) Run() { (*Conn)(t).tell() }
 
 type flushTask Conn
 
@@ -226,8 +220,8 @@ func (c *Conn) flush() {
 		if err != nil {
 			c.mu.Lock()
 			c.out, c.writing = nil, false
+			c.closeAsideLocked(Cause{Reason: ReasonTransportError, Err: err})
 			c.mu.Unlock()
-			c.Close(Cause{Reason: ReasonTransportError, Err: err})
 			c.cut()
 			return
 		}
@@ -288,6 +282,19 @@ func (c *Conn) tell() {
 	c.h.Closed(c.cause)
 	c.e.conns.Done()
 }
+
+// closeAsideLocked closes from within a Send: the handler is told on a
+// goroutine that holds no locks.
+func (c *Conn) closeAsideLocked(cause Cause) {
+	if !c.closed {
+		c.closeLocked(cause)
+		c.e.workers.run((*closedTask)(c))
+	}
+}
+
+type closedTask Conn
+
+func (t *closedTask) Run() { (*Conn)(t).tell() }
 
 // closeLocked queues the close frame, if there is to be one, and bounds the
 // time until the cut. Both under the lock: whoever cuts the connection comes
