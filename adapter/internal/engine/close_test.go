@@ -172,12 +172,12 @@ func TestProtocolErrors(t *testing.T) {
 	}{
 		{"unmasked", unmasked},                                                                // section 5.1
 		{"unmasked ping", []byte{fin | opPing, 0}},                                            // section 5.1
-		{"RSV1 without an extension", masked(fin|0x40|opText, "x")},                           // section 5.2
-		{"RSV2", masked(fin|0x20|opText, "x")},                                                // section 5.2
-		{"RSV3 on a pong", masked(fin|0x10|opPong, "x")},                                      // section 5.2
+		{"RSV1 without an extension", masked(finx40|opText, "x")},                           // section 5.2
+		{"RSV2", masked(finx20|opText, "x")},                                                // section 5.2
+		{"RSV3 on a pong", masked(finx10|opPong, "x")},                                      // section 5.2
 		{"unknown opcode", masked(fin|3, "x")},                                                // section 5.2
-		{"unknown control opcode", masked(fin|0xb, "x")},                                      // section 5.2
-		{"continuation of nothing", masked(fin|0, "x")},                                       // section 5.4
+		{"unknown control opcode", masked(finxb, "x")},                                      // section 5.2
+		{"continuation of nothing", masked(fin, "x")},                                       // section 5.4
 		{"message within a message", append(masked(opText, "a"), masked(fin|opText, "b")...)}, // section 5.4
 		{"fragmented ping", masked(opPing, "x")},                                              // section 5.5
 		{"long ping", masked(fin|opPing, strings.Repeat("x", 126))},                           // section 5.5
@@ -221,7 +221,7 @@ func TestTooLarge(t *testing.T) {
 		bytes []byte
 	}{
 		{"one frame", masked(fin|opText, strings.Repeat("x", 400<<10))},
-		{"fragments", append(masked(opText, strings.Repeat("x", 90<<10)), masked(fin|0, strings.Repeat("x", 300<<10))...)},
+		{"fragments", append(masked(opText, strings.Repeat("x", 90<<10)), masked(fin, strings.Repeat("x", 300<<10))...)},
 		{"a byte too many", masked(fin|opText, strings.Repeat("x", 100<<10+1))},
 		{"a length beyond all bounds", append([]byte{fin | opText, 0x80 | 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, make([]byte, 200<<10)...)},
 	} {
@@ -359,6 +359,22 @@ func TestClosedOutsideSend(t *testing.T) {
 			t.Errorf("Closed(%+v), want %s", got, ReasonSlow)
 		}
 		_ = p.nc.Close()
+	})
+}
+
+// Nor out of a SendNow whose write fails.
+func TestClosedOutsideSendNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &lockedHandler{events: *newEvents()}
+		c, _ := dialWrapped(t, engineFor(t, usual), h, func(nc net.Conn) net.Conn { return &failing{Conn: nc, err: io.ErrClosedPipe} })
+		h.mu.Lock()
+		if err := c.SendNow(text("lost")); err != nil {
+			t.Errorf("SendNow = %v, want nil: the handler is told", err)
+		}
+		h.mu.Unlock()
+		if got := <-h.closed; got.Reason != ReasonTransportError {
+			t.Errorf("Closed(%+v), want %s", got, ReasonTransportError)
+		}
 	})
 }
 

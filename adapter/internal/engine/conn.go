@@ -193,8 +193,7 @@ func (c *Conn) roomLocked(n int, volatile bool) (ok bool, err error) {
 	case volatile:
 		return false, nil
 	case c.outBytes+n > c.e.cfg.SendBuffer:
-		c.closeLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
-		c.e.workers.run((*closedTask)(c))
+		c.closeAsideLocked(Cause{Reason: ReasonSlow, Code: websocket.ClosePolicyViolation, Text: "too slow", Drop: true})
 		return false, ErrClosed
 	}
 	return true, nil
@@ -211,11 +210,6 @@ func (c *Conn) pushLocked(f Frame) (start bool) {
 	c.writing = true
 	return start
 }
-
-// closedTask tells the handler on a goroutine that holds no locks.
-type closedTask Conn
-
-func (t *closedTask) Run() { (*Conn)(t).tell() }
 
 type flushTask Conn
 
@@ -262,8 +256,8 @@ func (c *Conn) flush() {
 		if err != nil {
 			c.mu.Lock()
 			c.out, c.writing = nil, false
+			c.closeAsideLocked(Cause{Reason: ReasonTransportError, Err: err})
 			c.mu.Unlock()
-			c.Close(Cause{Reason: ReasonTransportError, Err: err})
 			c.cut()
 			return
 		}
@@ -324,6 +318,19 @@ func (c *Conn) tell() {
 	c.h.Closed(c.end.cause)
 	c.e.conns.Done()
 }
+
+// closeAsideLocked closes from within a Send: the handler is told on a
+// goroutine that holds no locks.
+func (c *Conn) closeAsideLocked(cause Cause) {
+	if !c.closed {
+		c.closeLocked(cause)
+		c.e.workers.run((*closedTask)(c))
+	}
+}
+
+type closedTask Conn
+
+func (t *closedTask) Run() { (*Conn)(t).tell() }
 
 // closeLocked queues the close frame, if there is to be one, and bounds the
 // time until the cut. Both under the lock: whoever cuts the connection comes

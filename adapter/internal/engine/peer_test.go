@@ -236,7 +236,7 @@ func paths(t *testing.T, test func(t *testing.T, dial dialer)) {
 func dialTCP(t testing.TB, cfg Config, h Handler) (*Conn, *peer) {
 	t.Helper()
 	c, p := dialServer(t, engineFor(t, cfg), h, httptest.NewServer)
-	if c.poll == nil && runtime.GOOS != "windows" {
+	if !c.poll.ok() && runtime.GOOS != "windows" {
 		t.Fatal("plain TCP is read in the blocking way")
 	}
 	return c, p

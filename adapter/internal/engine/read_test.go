@@ -66,9 +66,9 @@ func TestSegments(t *testing.T) {
 			[]string{"one"}, []string{strings.Repeat("p", 125)}},
 		{"only pings", join(masked(fin|opPing, "1"), masked(fin|opPong, "2"), masked(fin|opPing, "3")), whole,
 			nil, []string{"1", "3"}},
-		{"fragments with a ping in between", join(masked(opText, "Hel"), masked(fin|opPing, "p"), masked(0, ""), masked(fin|opPong, ""), masked(fin|0, "lo")), whole,
+		{"fragments with a ping in between", join(masked(opText, "Hel"), masked(fin|opPing, "p"), masked(0, ""), masked(fin|opPong, ""), masked(fin, "lo")), whole,
 			[]string{"Hello"}, []string{"p"}},
-		{"fragments split at every byte", join(masked(opText, "Hel"), masked(fin|opPing, "p"), masked(fin|0, "lo")), everyByte,
+		{"fragments split at every byte", join(masked(opText, "Hel"), masked(fin|opPing, "p"), masked(fin, "lo")), everyByte,
 			[]string{"Hello"}, []string{"p"}},
 		{"64 KiB", join(masked(fin|opText, strings.Repeat("x", 64<<10)), masked(fin|opText, "after")), whole,
 			[]string{strings.Repeat("x", 64<<10), "after"}, nil},
@@ -112,7 +112,7 @@ func TestBinary(t *testing.T) {
 	paths(t, func(t *testing.T, dial dialer) {
 		h := newEvents()
 		_, p := dial(t, usual, h)
-		p.write(masked(opBinary, "\x00\xff"), masked(fin|0, "\xfe"))
+		p.write(masked(opBinary, "\x00\xff"), masked(fin, "\xfe"))
 		if m := h.next(t); !m.binary || m.data != "\x00\xff\xfe" {
 			t.Errorf("received %+v, want the binary message 00 ff fe", m)
 		}
@@ -159,7 +159,7 @@ func TestRandomSegments(t *testing.T) {
 							control()
 						}
 					}
-					stream = append(stream, masked(fin|0, "")...)
+					stream = append(stream, masked(fin, "")...)
 					texts = append(texts, s)
 				}
 			}

@@ -104,7 +104,7 @@ func stress(t *testing.T, serve func(http.Handler) *httptest.Server) {
 				case 0:
 					b = masked(fin|opPing, "p")
 				case 1:
-					b = append(masked(opText, "a"), masked(fin|0, "b")...)
+					b = append(masked(opText, "a"), masked(fin, "b")...)
 				case 2:
 					b = masked(fin|opText, strings.Repeat("x", rnd.IntN(60<<10)))
 				default:
