@@ -172,12 +172,12 @@ func TestProtocolErrors(t *testing.T) {
 	}{
 		{"unmasked", unmasked},                                                                // section 5.1
 		{"unmasked ping", []byte{fin | opPing, 0}},                                            // section 5.1
-		{"RSV1 without an extension", masked(finx40|opText, "x")},                           // section 5.2
-		{"RSV2", masked(finx20|opText, "x")},                                                // section 5.2
-		{"RSV3 on a pong", masked(finx10|opPong, "x")},                                      // section 5.2
+		{"RSV1 without an extension", masked(fin|0x40|opText, "x")},                           // section 5.2
+		{"RSV2", masked(fin|0x20|opText, "x")},                                                // section 5.2
+		{"RSV3 on a pong", masked(fin|0x10|opPong, "x")},                                      // section 5.2
 		{"unknown opcode", masked(fin|3, "x")},                                                // section 5.2
-		{"unknown control opcode", masked(finxb, "x")},                                      // section 5.2
-		{"continuation of nothing", masked(fin, "x")},                                       // section 5.4
+		{"unknown control opcode", masked(fin|0xb, "x")},                                      // section 5.2
+		{"continuation of nothing", masked(fin, "x")},                                         // section 5.4
 		{"message within a message", append(masked(opText, "a"), masked(fin|opText, "b")...)}, // section 5.4
 		{"fragmented ping", masked(opPing, "x")},                                              // section 5.5
 		{"long ping", masked(fin|opPing, strings.Repeat("x", 126))},                           // section 5.5
