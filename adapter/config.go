@@ -44,6 +44,14 @@ type Config struct {
 	PingInterval time.Duration // between heartbeats; zero means 25s
 	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
 
+	// UpgradeTimeout is how long a Socket.IO client that polls may take to move
+	// to a WebSocket it has opened. Zero means 10s.
+	UpgradeTimeout time.Duration
+
+	// ConnectTimeout is how long a Socket.IO connection may exist without
+	// asking for a namespace. Zero means 45s.
+	ConnectTimeout time.Duration
+
 	// MaxPayload is the size in bytes of a message from a client. Zero means
 	// 1,000,000. A larger message closes the connection with 1009.
 	MaxPayload int64
@@ -75,6 +83,8 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MaxStale, 5*time.Minute)
 	def(&c.PingInterval, 25*time.Second)
 	def(&c.PingTimeout, 20*time.Second)
+	def(&c.UpgradeTimeout, 10*time.Second)
+	def(&c.ConnectTimeout, 45*time.Second)
 	if c.Path == "" {
 		c.Path = "/socket.io/"
 	}
@@ -97,6 +107,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.PingInterval < time.Second || c.PingTimeout < time.Second {
 		bad("PingInterval and PingTimeout: expected at least 1s, got %v and %v", c.PingInterval, c.PingTimeout)
+	}
+	if c.UpgradeTimeout < time.Second || c.ConnectTimeout < time.Second {
+		bad("UpgradeTimeout and ConnectTimeout: expected at least 1s, got %v and %v", c.UpgradeTimeout, c.ConnectTimeout)
 	}
 	if c.MaxPayload < 0 || c.MaxPayload > 1<<30 {
 		bad("MaxPayload: expected 1 to %d bytes, got %d", 1<<30, c.MaxPayload)

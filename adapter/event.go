@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/gin-usher/usher/adapter/internal/plain"
+	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // Events is where handlers are registered: a *Server, for "/", or a *Namespace.
@@ -72,11 +73,11 @@ func decode[In any](got incoming) (in In, err error) {
 	if len(got.args) == 0 {
 		return in, nil
 	}
-	if raw, ok := any(&in).(*json.RawMessage); ok {
+	if raw, ok := any(&in).(*json.RawMessage); ok && got.attachments == nil {
 		*raw = got.args[0]
 		return in, nil
 	}
-	if err := json.Unmarshal(got.args[0], &in); err != nil {
+	if err := sio.Bind(got.args[0], got.attachments, &in); err != nil {
 		return in, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", got.event, explain(err))}
 	}
 	return in, nil

@@ -52,4 +52,5 @@ type message struct {
 	event string
 	args  []any
 	plain []engine.Frame
+	sio   []engine.Frame
 }

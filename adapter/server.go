@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
+
+// randomID returns 128 random bits as text.
+func randomID() string { return rand.Text() }
 
 // A Server admits sockets and keeps them true. It embeds the namespace "/".
 //
@@ -48,6 +52,7 @@ type Server struct {
 	mu         sync.RWMutex
 	open       bool // may still be set up
 	draining   bool
+	clients    map[string]*sioConn // by the sid of Engine.IO
 	namespaces map[string]*Namespace
 	routes     map[string]bool // full paths of the socket routes
 }
@@ -66,10 +71,13 @@ func New(cfg Config) (*Server, error) {
 			PingTimeout:  cfg.PingTimeout,
 			MaxPayload:   cfg.MaxPayload,
 			SendBuffer:   cfg.SendBuffer,
+
+			UpgradeTimeout: cfg.UpgradeTimeout,
 		}),
 		open:       true,
 		drained:    make(chan struct{}),
 		namespaces: make(map[string]*Namespace),
+		clients:    make(map[string]*sioConn),
 		routes:     make(map[string]bool),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -164,13 +172,18 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		s.checkAbove(h)
 	}
 	m := &mount{engine: e}
-	path := s.cfg.Path + "ws"
-	s.register(g, path)
-	g.GET(path, func(c *gin.Context) { s.serveWebSocket(c, m) })
+	s.register(g, s.cfg.Path+"ws")
+	g.GET(s.cfg.Path+"ws", func(c *gin.Context) { s.serveWebSocket(c, m) })
+	s.register(g, s.cfg.Path)
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+		g.Handle(method, s.cfg.Path, func(c *gin.Context) { s.serveEngine(c, m) })
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.routes[strings.TrimSuffix(g.BasePath(), "/")+path] = true
+	for _, path := range []string{s.cfg.Path, s.cfg.Path + "ws"} {
+		s.routes[strings.TrimSuffix(g.BasePath(), "/")+path] = true
+	}
 }
 
 // checkAbove panics on middlewares that break every socket below them.
@@ -265,7 +278,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	}
 	both := &plainSocket{}
 	sock, link := &both.socket, &both.conn
-	sock.ns, sock.id = ns, rand.Text()
+	sock.ns, sock.id = ns, randomID()
 	link.socket, sock.link = sock, link
 	adm := s.admit(c, m, func(ctx context.Context, adm *admission) error {
 		if err := ns.admits(adm.identity); err != nil || len(ns.guards) == 0 {
@@ -287,7 +300,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	s.deafen(c)
 	link.conn = conn
 	s.follow.add(sock, adm)
-	sock.start()
+	sock.start(nil)
 	conn.Start()
 	if s.ended.has(adm.sessionID) {
 		sock.close(ReasonSessionEnded)
@@ -327,6 +340,9 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys
 		adm.shake = record(req, p.w.header)
+		if decide == nil {
+			return nil
+		}
 		return decide(ctx, adm)
 	}
 	switch p.run(methodHandshake) {
@@ -457,6 +473,13 @@ func (s *Server) followLogin(from, to, userID string, cookie *http.Cookie) {
 	}
 }
 
+// connections returns every Socket.IO connection.
+func (s *Server) connections() []*sioConn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.clients))
+}
+
 // sockets returns every open socket.
 func (s *Server) sockets() (all []*Socket) {
 	s.mu.RLock()
@@ -508,6 +531,9 @@ func (s *Server) drain() {
 			<-pause.C
 		}
 		sock.close(ReasonShutdown)
+	}
+	for _, conn := range s.connections() {
+		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}
 	s.live.Wait()
 	s.eng.Close()

@@ -211,9 +211,9 @@ func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
 }
 
 // start opens the socket, before the first byte of it is read: the connect
-// frame first, unless OnConnect is asked before. It reports false if the
+// frame first, unless ask or OnConnect decide before. It reports false if the
 // socket was ended already.
-func (s *Socket) start() bool {
+func (s *Socket) start(ask func(context.Context) error) bool {
 	s.opening.Store(true)
 	s.mu.Lock()
 	if s.closed {
@@ -229,8 +229,8 @@ func (s *Socket) start() bool {
 		s.ns.users.Add(id.UserID, s)
 	}
 	var task engine.Task
-	if len(s.ns.onConnect) > 0 {
-		task = s.pushLocked(item{run: s.connect})
+	if ask != nil || len(s.ns.onConnect) > 0 {
+		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
 	s.mu.Unlock()
 	s.expireAt(id)
@@ -242,15 +242,23 @@ func (s *Socket) start() bool {
 	return true
 }
 
-// connect asks OnConnect and lets the socket in or refuses it.
-func (s *Socket) connect(ctx context.Context) {
+// connect asks, and lets the socket in or refuses it.
+func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
+	var err error
+	if ask != nil {
+		err = ask(ctx)
+	}
 	for _, f := range s.ns.onConnect {
-		if err := f(ctx, s); err != nil {
-			s.link.refuse(s.visible(err, "connect"))
-			return
+		if err == nil {
+			err = f(ctx, s)
 		}
 	}
-	s.enter()
+	switch {
+	case err != nil:
+		s.link.refuse(s.visible(err, "connect"))
+	case ctx.Err() == nil:
+		s.enter()
+	}
 }
 
 // enter sends the connect frame and what was held back behind it.
@@ -367,13 +375,17 @@ func (s *Socket) receive(in incoming) engine.Task {
 	return task
 }
 
-// ended is told by the link, once, that the socket is over. It does not wait.
+// ended is told by the link that the socket is over. It does not wait.
 func (s *Socket) ended(r Reason) {
 	srv := s.ns.srv
 	srv.eng.Wheel().Stop(&s.expiry)
 	srv.follow.remove(s)
 
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
 	s.closed, s.reason = true, r
 	rooms := s.rooms
 	cancel := s.cancel
@@ -426,28 +438,38 @@ func (s *Socket) setIdentity(id *Identity) {
 		s.close(ReasonSessionEnded)
 		return
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	s.identity.Store(id)
-	var task engine.Task
-	if s.started {
-		if old == nil {
-			s.ns.users.Add(id.UserID, s)
-		}
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
-	}
-	s.mu.Unlock()
-	s.expireAt(id)
-	if task != nil {
+	if task := s.adopt(id, true); task != nil {
 		s.ns.srv.eng.Go(task)
 	}
 }
 
+// adopt makes id the socket's identity, unless it is over. announce says that
+// guards and OnIdentity are to be asked, in a turn of their own.
+func (s *Socket) adopt(id *Identity, announce bool) (task engine.Task) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	old := s.identity.Swap(id)
+	if s.started {
+		if old == nil && id != nil {
+			s.ns.users.Add(id.UserID, s)
+		}
+		if announce {
+			task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
+		}
+	}
+	s.mu.Unlock()
+	s.expireAt(id)
+	return task
+}
+
 // identityChanged is the turn in which handlers begin to see a new identity.
 func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
+	if ctx.Err() != nil {
+		return // it has ended meanwhile
+	}
 	err := s.ns.guard(ctx, s)
 	for _, f := range s.ns.onIdentity {
 		if err != nil {

@@ -1,0 +1,215 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter/internal/eio"
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// serveEngine is the route of Engine.IO: handshakes, polls, posts and upgrades.
+func (s *Server) serveEngine(c *gin.Context, m *mount) {
+	r := c.Request
+	if e := s.checkOrigin(r); e != nil {
+		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
+		return
+	}
+	s.allowOrigin(c)
+	if r.Method == http.MethodOptions {
+		c.Header("Access-Control-Allow-Methods", "GET, POST")
+		c.Header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+		c.Header("Access-Control-Max-Age", "600")
+		c.AbortWithStatus(http.StatusNoContent)
+		return
+	}
+	query := r.URL.Query()
+	if v, ok := eio.ParseVersion(query.Get("EIO")); !ok || v != eio.V4 {
+		protocolError(c, eio.ErrVersion)
+		return
+	}
+	transport := query.Get("transport")
+	if transport != "polling" && transport != "websocket" {
+		protocolError(c, eio.ErrTransport)
+		return
+	}
+	if !s.begin() {
+		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: "the server is restarting"})
+		return
+	}
+	sid := query.Get("sid")
+	if sid == "" {
+		defer s.handshakes.Done()
+		s.openEngine(c, m, transport)
+		return
+	}
+	s.mu.RLock()
+	conn := s.clients[sid]
+	s.mu.RUnlock()
+	if conn == nil {
+		s.handshakes.Done()
+		protocolError(c, eio.ErrSession)
+		return
+	}
+	if !conn.owns(r) {
+		s.handshakes.Done()
+		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", c.ClientIP(), "method", r.Method, "transport", transport)
+		protocolError(c, eio.ErrForbidden)
+		return
+	}
+	// A poll that is held is no handshake: shutdown ends it by closing its
+	// session, which it does not wait for here.
+	switch {
+	case transport == "websocket":
+		defer s.handshakes.Done()
+		c.Status(http.StatusSwitchingProtocols)
+		if err := conn.session.Upgrade(c.Writer, r, engineHeaders(c)); err != nil {
+			if errors.Is(err, engine.ErrNotWebSocket) {
+				protocolError(c, eio.ErrRequest)
+			}
+			return
+		}
+		s.deafen(c)
+	case r.Method == http.MethodGet:
+		s.handshakes.Done()
+		conn.poll(c)
+	default:
+		s.handshakes.Done()
+		conn.post(c)
+	}
+}
+
+// protocolError answers as the protocol says: the client shows the message.
+func protocolError(c *gin.Context, e *eio.Error) {
+	c.Abort()
+	c.Data(e.Status(), "application/json", e.JSON())
+}
+
+// engineHeaders are the headers of middlewares above the route, for a 101.
+func engineHeaders(c *gin.Context) http.Header {
+	h := c.Writer.Header().Clone()
+	for k := range h {
+		if ofConnection(k) {
+			delete(h, k)
+		}
+	}
+	return h
+}
+
+// allowOrigin lets pages of listed origins read the answers of polls, unless
+// the app's own CORS middleware has spoken already.
+func (s *Server) allowOrigin(c *gin.Context) {
+	origin := c.GetHeader("Origin")
+	h := c.Writer.Header()
+	if origin == "" || len(s.cfg.Origins) == 0 || h.Get("Access-Control-Allow-Origin") != "" {
+		return
+	}
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Credentials", "true")
+	if !slices.ContainsFunc(h.Values("Vary"), func(v string) bool { return strings.Contains(v, "Origin") }) {
+		h.Add("Vary", "Origin")
+	}
+}
+
+// openEngine is the handshake of an Engine.IO session.
+func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
+	if c.Request.Method != http.MethodGet {
+		protocolError(c, eio.ErrMethod)
+		return
+	}
+	adm := s.admit(c, m, nil)
+	if adm == nil {
+		return
+	}
+	conn := &sioConn{srv: s, id: randomID(), adm: adm}
+	open := eio.Handshake{
+		SID:          conn.id,
+		PingInterval: s.cfg.PingInterval,
+		PingTimeout:  s.cfg.PingTimeout,
+		MaxPayload:   int(s.cfg.MaxPayload),
+	}
+	if transport == "websocket" {
+		c.Status(http.StatusSwitchingProtocols)
+		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, conn)
+		if err != nil {
+			if errors.Is(err, engine.ErrNotWebSocket) {
+				protocolError(c, eio.ErrRequest)
+			}
+			return
+		}
+		s.deafen(c)
+		conn.session = session
+		s.addClient(conn)
+		_ = session.Send(engine.Packet(open.Packet()))
+		session.Start()
+		return
+	}
+	open.Upgrades = []string{"websocket"}
+	conn.session = s.eng.NewSession(conn)
+	s.addClient(conn)
+	for k, vs := range adm.answer {
+		c.Writer.Header()[k] = vs
+	}
+	writePoll(c, []engine.Frame{engine.Packet(open.Packet())})
+}
+
+func (s *Server) addClient(conn *sioConn) {
+	s.mu.Lock()
+	s.clients[conn.id] = conn
+	s.mu.Unlock()
+	conn.connectBy()
+}
+
+// poll answers a GET with what there is to send, when there is something.
+func (conn *sioConn) poll(c *gin.Context) {
+	// A held poll outlives http.Server.WriteTimeout.
+	patience := conn.srv.cfg.PingInterval + conn.srv.cfg.PingTimeout + 10*time.Second
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(patience))
+	frames, err := conn.session.Poll(c.Request.Context().Done())
+	switch {
+	case errors.Is(err, engine.ErrOverlap):
+		protocolError(c, eio.ErrRequest)
+	case err != nil:
+		// The session moved to its WebSocket, or is over.
+		protocolError(c, eio.ErrRequest)
+	case frames != nil:
+		writePoll(c, frames)
+	}
+}
+
+func writePoll(c *gin.Context, frames []engine.Frame) {
+	c.Header("Cache-Control", "no-store")
+	c.Data(http.StatusOK, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames))
+}
+
+// post takes packets from a client that polls.
+func (conn *sioConn) post(c *gin.Context) {
+	limit := conn.srv.cfg.MaxPayload
+	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	if err != nil {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			conn.session.Close(engine.Cause{Reason: engine.ReasonTooLarge, Err: err})
+			c.AbortWithStatusJSON(http.StatusRequestEntityTooLarge, &eio.Error{Code: eio.ErrRequest.Code,
+				Message: fmt.Sprintf("expected at most %d bytes at once", limit)})
+		}
+		return
+	}
+	err = conn.session.Post(eio.DecodePayload(eio.V4, body, eio.Limits{}))
+	if err != nil {
+		e := *eio.ErrRequest
+		if !errors.Is(err, engine.ErrClosed) && !errors.Is(err, engine.ErrOverlap) {
+			e.Message = err.Error()
+		}
+		protocolError(c, &e)
+		return
+	}
+	c.Header("Cache-Control", "no-store")
+	c.Data(http.StatusOK, "text/html", []byte("ok"))
+}

@@ -1,0 +1,195 @@
+package adapter_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/gin-usher/usher/adapter"
+	"github.com/gin-usher/usher/adapter/adaptertest"
+)
+
+// enginePath is the route of Engine.IO with what every request carries.
+const enginePath = "/socket.io/?EIO=4&transport=polling"
+
+// engineDo makes one request of the protocol, with b's cookies.
+func engineDo(t *testing.T, b *adaptertest.Browser, method, path, body string, header http.Header) (status int, answer string, h http.Header) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, b.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		r.Header[k] = v
+	}
+	resp, err := b.HTTP.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(got), resp.Header
+}
+
+// engineOpen opens a session by polling, connects to "/" and returns the sid.
+func engineOpen(t *testing.T, b *adaptertest.Browser) (sid string) {
+	t.Helper()
+	_, body, _ := engineDo(t, b, "GET", enginePath, "", nil)
+	var open struct {
+		SID      string   `json:"sid"`
+		Upgrades []string `json:"upgrades"`
+	}
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(body, "0")), &open); err != nil || open.SID == "" {
+		t.Fatalf("handshake: %s", body)
+	}
+	if status, body, _ := engineDo(t, b, "POST", enginePath+"&sid="+open.SID, "40", nil); status != http.StatusOK {
+		t.Fatalf("CONNECT: %d %s", status, body)
+	}
+	if _, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+open.SID, "", nil); !strings.HasPrefix(body, `40{"sid":`) {
+		t.Fatalf("CONNECT was answered %s", body)
+	}
+	return open.SID
+}
+
+// TestP20SidAloneIsNoCredential: whoever learns a sid can neither read nor
+// write nor take over, and its owner notices nothing.
+func TestP20SidAloneIsNoCredential(t *testing.T) {
+	var logged syncBuffer
+	s := adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}, newMemstore(t), nil)
+	alice := s.NewBrowser(t, "alice")
+	sid := engineOpen(t, alice)
+	for name, thief := range map[string]*adaptertest.Browser{"nobody": s.NewBrowser(t, ""), "mallory": s.NewBrowser(t, "mallory")} {
+		for _, method := range []string{"GET", "POST"} {
+			if status, body, _ := engineDo(t, thief, method, enginePath+"&sid="+sid, `42["me"]`, nil); status != http.StatusForbidden {
+				t.Errorf("%s by %s: %d %s, want 403", method, name, status, body)
+			}
+		}
+		d := websocket.Dialer{Jar: thief.HTTP.Jar}
+		if _, resp, err := d.DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL, "http")+"/socket.io/?EIO=4&transport=websocket&sid="+sid, nil); err == nil || resp.StatusCode != http.StatusForbidden {
+			t.Errorf("upgrade by %s: %v, want 403", name, err)
+		}
+	}
+	if !strings.Contains(logged.String(), "somebody else's") || strings.Contains(logged.String(), sid) {
+		t.Errorf("the log has %q, want a line without the sid", logged.String())
+	}
+	if status, _, _ := engineDo(t, alice, "POST", enginePath+"&sid="+sid, `420["me"]`, nil); status != http.StatusOK {
+		t.Errorf("alice's own POST: %d", status)
+	}
+	if _, body, _ := engineDo(t, alice, "GET", enginePath+"&sid="+sid, "", nil); body != `430["alice"]` {
+		t.Errorf("alice got %s", body)
+	}
+}
+
+func TestP20OriginIsCheckedOnEveryRequest(t *testing.T) {
+	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), nil)
+	alice := s.NewBrowser(t, "alice")
+	sid := engineOpen(t, alice)
+	foreign := http.Header{"Origin": {"https://evil.example"}}
+	for _, tt := range []struct{ method, path string }{{"GET", enginePath}, {"GET", enginePath + "&sid=" + sid}, {"POST", enginePath + "&sid=" + sid}, {"OPTIONS", enginePath}} {
+		status, body, h := engineDo(t, alice, tt.method, tt.path, "", foreign)
+		if status != http.StatusForbidden || !strings.Contains(body, `"code":4`) || h.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s from a foreign origin: %d %s %v", tt.method, tt.path, status, body, h)
+		}
+	}
+}
+
+// TestP20SessionMayBeRenewed: the same user with a new session id goes on.
+func TestP20SessionMayBeRenewed(t *testing.T) {
+	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), nil)
+	alice := s.NewBrowser(t, "alice")
+	sid := engineOpen(t, alice)
+	alice.MustPost("/login?user=alice") // a new session id
+	if status, body, _ := engineDo(t, alice, "POST", enginePath+"&sid="+sid, `420["me"]`, nil); status != http.StatusOK {
+		t.Fatalf("POST with the renewed session: %d %s", status, body)
+	}
+	if _, body, _ := engineDo(t, alice, "GET", enginePath+"&sid="+sid, "", nil); body != `430["alice"]` {
+		t.Errorf("alice got %s", body)
+	}
+}
+
+func TestEngineIOErrors(t *testing.T) {
+	s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, nil)
+	b := s.NewBrowser(t, "")
+	sid := engineOpen(t, b)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"GET", "/socket.io/?EIO=3&transport=polling", 400, `{"code":5,"message":"Unsupported protocol version"}`},
+		{"GET", "/socket.io/?transport=polling", 400, `{"code":5,"message":"Unsupported protocol version"}`},
+		{"GET", "/socket.io/?EIO=4&transport=carrier-pigeon", 400, `{"code":0,"message":"Transport unknown"}`},
+		{"GET", "/socket.io/?EIO=4", 400, `{"code":0,"message":"Transport unknown"}`},
+		{"GET", enginePath + "&sid=nobody", 400, `{"code":1,"message":"Session ID unknown"}`},
+		{"POST", enginePath, 400, `{"code":2,"message":"Bad handshake method"}`},
+		{"GET", "/socket.io/?EIO=4&transport=websocket", 400, `{"code":3,"message":"Bad request"}`},
+		{"GET", "/socket.io/?EIO=4&transport=websocket&sid=" + sid, 400, `{"code":3,"message":"Bad request"}`},
+	} {
+		if status, body, _ := engineDo(t, b, tt.method, tt.path, "", nil); status != tt.status || body != tt.body {
+			t.Errorf("%s %s: %d %s, want %d %s", tt.method, tt.path, status, body, tt.status, tt.body)
+		}
+	}
+	for _, body := range []string{"abc", "", "4", "9", "42[", `42["connect"]`, "451-[]", "45x", "4\xff", strings.Repeat("4", 10)} {
+		sid := engineOpen(t, b)
+		_, _, _ = engineDo(t, b, "POST", enginePath+"&sid="+sid, body, nil)
+		if _, answer, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); answer != "1" && !strings.Contains(answer, `"code"`) {
+			t.Errorf("after the POST %q the poll was answered %q, want the session to be closed", body, answer)
+		}
+	}
+	sid = engineOpen(t, b)
+	large := bytes.Repeat([]byte("x"), 1_000_001)
+	if status, _, _ := engineDo(t, b, "POST", enginePath+"&sid="+sid, string(large), nil); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a POST of more than 1 MB: %d, want 413", status)
+	}
+}
+
+func TestEngineIOCORSForListedOrigins(t *testing.T) {
+	s := openSite(t, adapter.Config{Origins: []string{"https://chat.example"}}, nil)
+	b := s.NewBrowser(t, "")
+	origin := http.Header{"Origin": {"https://chat.example"}}
+	for _, method := range []string{"GET", "OPTIONS"} {
+		status, _, h := engineDo(t, b, method, enginePath, "", origin)
+		if status >= 400 || h.Get("Access-Control-Allow-Origin") != "https://chat.example" || h.Get("Access-Control-Allow-Credentials") != "true" || h.Get("Vary") != "Origin" {
+			t.Errorf("%s: %d %v", method, status, h)
+		}
+	}
+}
+
+func TestEngineIOOverlappingPolls(t *testing.T) {
+	s := openSite(t, adapter.Config{}, nil)
+	b := s.NewBrowser(t, "")
+	sid := engineOpen(t, b)
+	answers := make(chan string, 2)
+	statuses := make(chan int, 2)
+	for range 2 {
+		go func() {
+			r, _ := http.NewRequestWithContext(t.Context(), "GET", b.URL+enginePath+"&sid="+sid, nil)
+			resp, err := b.HTTP.Do(r)
+			if err != nil {
+				answers <- err.Error()
+				statuses <- 0
+				return
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			answers <- string(body)
+			statuses <- resp.StatusCode
+		}()
+	}
+	got := map[string]bool{<-answers: true, <-answers: true}
+	if !got["1"] || !got[`{"code":3,"message":"Bad request"}`] {
+		t.Errorf("two polls at once were answered %v, want 1 and an error", got)
+	}
+	if a, b := <-statuses, <-statuses; a+b != 600 {
+		t.Errorf("statuses %d and %d, want 200 and 400", a, b)
+	}
+}

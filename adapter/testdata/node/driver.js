@@ -1,0 +1,76 @@
+// Drives socket.io-client for the tests of package adapter. Commands come as
+// JSON lines on stdin, what happens goes as JSON lines to stdout. Bytes travel
+// as {"$bytes": base64} in both directions.
+"use strict";
+const { io } = require("socket.io-client");
+const readline = require("node:readline");
+
+const sockets = new Map();
+const tell = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+
+function pack(v) {
+  if (Buffer.isBuffer(v) || v instanceof Uint8Array) return { $bytes: Buffer.from(v).toString("base64") };
+  if (Array.isArray(v)) return v.map(pack);
+  if (v && typeof v === "object") return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, pack(x)]));
+  return v;
+}
+
+function unpack(v) {
+  if (Array.isArray(v)) return v.map(unpack);
+  if (v && typeof v === "object") {
+    if (typeof v.$bytes === "string") return Buffer.from(v.$bytes, "base64");
+    return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, unpack(x)]));
+  }
+  return v;
+}
+
+const commands = {
+  open({ name, url, options }) {
+    const s = io(url, { reconnection: false, forceNew: true, ...options });
+    sockets.set(name, s);
+    s.on("connect", () => tell({ name, kind: "connect", id: s.id, transport: s.io.engine.transport.name }));
+    s.on("connect_error", (e) => tell({ name, kind: "connect_error", message: e.message, data: e.data, context: e.context && e.context.status }));
+    s.on("disconnect", (reason) => tell({ name, kind: "disconnect", reason }));
+    s.onAny((event, ...args) => {
+      const ack = typeof args.at(-1) === "function" ? args.pop() : undefined;
+      tell({ name, kind: "event", event, args: pack(args), acked: !!ack });
+      if (ack) ack("ack of " + event, ...args);
+    });
+    s.io.engine && s.io.engine.on("upgrade", (t) => tell({ name, kind: "upgrade", transport: t.name }));
+  },
+  emit({ name, event, args, call }) {
+    const s = sockets.get(name);
+    const values = unpack(args ?? []);
+    if (call === undefined) return s.emit(event, ...values);
+    s.timeout(10000).emit(event, ...values, (err, ...answer) => tell({ name, kind: "answer", call, args: pack(answer), error: err && err.message }));
+  },
+  // Another namespace over the same connection.
+  join({ name, as, nsp, auth }) {
+    const s = sockets.get(name).io.socket(nsp, { auth });
+    sockets.set(as, s);
+    s.on("connect", () => tell({ name: as, kind: "connect", id: s.id }));
+    s.on("connect_error", (e) => tell({ name: as, kind: "connect_error", message: e.message, data: e.data }));
+    s.on("disconnect", (reason) => tell({ name: as, kind: "disconnect", reason }));
+    s.onAny((event, ...args) => tell({ name: as, kind: "event", event, args: pack(args) }));
+    s.connect();
+  },
+  close({ name }) {
+    sockets.get(name).disconnect();
+  },
+  stream({ name, event, count }) {
+    const s = sockets.get(name);
+    for (let i = 0; i < count; i++) s.emit(event, i);
+  },
+  engine({ name }) {
+    const e = sockets.get(name).io.engine;
+    tell({ name, kind: "engine", sid: e.id, transport: e.transport.name });
+  },
+};
+
+const lines = readline.createInterface({ input: process.stdin });
+lines.on("line", (line) => {
+  const command = JSON.parse(line);
+  commands[command.do](command);
+});
+lines.on("close", () => process.exit(0));
+tell({ kind: "ready" });
