@@ -32,7 +32,6 @@ type Session struct {
 	mu       sync.Mutex
 	ws       *Conn // carries the session; nil while it polls
 	probe    *Conn // asks to carry it
-	probed   bool  // and was answered
 	out      []Frame
 	outBytes int
 	poll     *heldPoll
