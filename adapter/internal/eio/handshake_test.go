@@ -1,6 +1,8 @@
 package eio
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,6 +41,9 @@ func TestError(t *testing.T) {
 		{ErrVersion, 400, `{"code":5,"message":"Unsupported protocol version"}`},
 		{&Error{ErrForbidden.Code, "not \"you\""}, 403, `{"code":4,"message":"not \"you\""}`},
 	} {
+		if !strings.Contains(tt.want, strings.Trim(strconv.Quote(tt.in.Error()), `"`)) {
+			t.Errorf("the error is %q, the body %s", tt.in, tt.want)
+		}
 		if got := tt.in.JSON(); string(got) != tt.want || tt.in.Status() != tt.status {
 			t.Errorf("%v is %d %s, want %d %s", tt.in, tt.in.Status(), got, tt.status, tt.want)
 		}
