@@ -256,6 +256,74 @@ func TestTwoPeopleChatAndOneLogsOut(t *testing.T) {
 	}
 }
 
+// TestChatOverSocketIO is the chat as the unmodified socket.io-client uses it:
+// the same events as over a plain WebSocket, in the same room.
+func TestChatOverSocketIO(t *testing.T) {
+	client := filepath.Join("adapter", "testdata", "node")
+	if _, err := os.Stat(filepath.Join(client, "node_modules", "socket.io-client")); err != nil {
+		if os.Getenv("USHER_TEST") == "full" {
+			t.Fatal("needs npm install in " + client)
+		}
+		t.Skip("needs npm install in " + client)
+	}
+	site, _ := startSite(t, t.TempDir())
+	alice, bob := adaptertest.NewBrowser(t, site), adaptertest.NewBrowser(t, site)
+	logIn(t, alice, "alice")
+	logIn(t, bob, "bob")
+	plain := alice.Dial(socketPath)
+	plain.Must("join", map[string]string{"room": "lobby"}, nil)
+
+	const script = `
+const { io } = require("socket.io-client");
+const socket = io(process.argv[1], { extraHeaders: { Cookie: process.argv[2] }, reconnection: false });
+socket.on("connect_error", (e) => { console.log(JSON.stringify(e.message)); process.exit(1); });
+socket.on("disconnect", (reason) => { console.log(JSON.stringify(reason)); process.exit(0); });
+(async () => {
+  const { members, messages } = await socket.emitWithAck("join", { room: "lobby" });
+  console.log(JSON.stringify({ members: members.map((m) => m.name), messages: messages.length }));
+  const heard = new Promise((resolve) => socket.on("chat message", resolve));
+  const { id } = await socket.emitWithAck("chat message", { room: "lobby", text: "from socket.io-client" });
+  const message = await heard;
+  console.log(JSON.stringify({ same: message.id === id, text: message.text, by: message.user.name }));
+  const refused = await socket.emitWithAck("chat message", { room: "lobby", text: "" });
+  console.log(JSON.stringify(refused.error.code));
+})();`
+	var cookies []string
+	for _, c := range bob.Cookies() {
+		cookies = append(cookies, c.Name+"="+c.Value)
+	}
+	cmd := exec.CommandContext(t.Context(), "node", "-e", script, site, strings.Join(cookies, "; "))
+	cmd.Dir = client
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{
+		`{"members":["Alice","Bob"],"messages":0}`,
+		`{"same":true,"text":"from socket.io-client","by":"Bob"}`,
+		`"invalid"`,
+	} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("socket.io-client says %s, want %s", lines.Text(), want)
+		}
+	}
+	if f := plain.Event("chat message"); !strings.Contains(f.String(), "from socket.io-client") {
+		t.Errorf("the plain WebSocket got %s", f)
+	}
+	bob.Post("/logout", nil)
+	if !lines.Scan() || lines.Text() != `"io server disconnect"` {
+		t.Errorf("after logout socket.io-client says %s", lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("node: %v", err)
+	}
+}
+
 func TestPostsAreChecked(t *testing.T) {
 	site, _ := startSite(t, t.TempDir())
 	b := adaptertest.NewBrowser(t, site)
