@@ -11,6 +11,7 @@ import (
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
+	gsessions "github.com/gorilla/sessions"
 )
 
 // When a middleware of the chain runs.
@@ -60,9 +61,12 @@ type pass struct {
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error
 
+	keys map[any]any // for admit
+
+	// What the chain's end came to; concluded under visit.mu.
+	over     bool // the chain has returned: a conclusion comes too late
 	reached  bool // the chain let the request through to its end
 	identity *Identity
-	keys     map[any]any
 	err      error // what Identify or admit said
 }
 
@@ -103,21 +107,29 @@ func enter(c *gin.Context) {
 // terminal is the last handler of the chain: what it is called with is what
 // the middlewares made of the request.
 func (s *Server) terminal(c *gin.Context) {
-	p := c.Request.Context().Value(passKey{}).(*pass)
+	p, ok := c.Request.Context().Value(passKey{}).(*pass)
+	if !ok {
+		s.log.Error("a middleware replaced the request by one without its context: nobody can be identified; use c.Request.WithContext on a context derived from it")
+		e := s.refusal(errLostContext)
+		c.AbortWithStatusJSON(e.status(), e)
+		return
+	}
 	if c.Writer.Written() || c.Writer.Status() >= http.StatusMultipleChoices {
 		return // refused without Abort
 	}
-	p.reached = true
-	p.identity, p.err = s.identify(c, &p.visit)
-	if p.err == nil {
-		p.keys = snapshotKeys(c.Keys)
-		p.err = p.admit(c.Request.Context(), p.identity)
+	id, err := s.identify(c, &p.visit)
+	if err == nil {
+		p.keys = snapshotKeys(c)
+		err = p.admit(c.Request.Context(), id)
 	}
 	if p.failure() != nil {
-		p.err = p.failure()
+		err = p.failure()
 	}
-	if p.err != nil {
-		e := s.refusal(p.err)
+	if !p.conclude(id, err) {
+		return
+	}
+	if err != nil {
+		e := s.refusal(err)
 		c.AbortWithStatusJSON(e.status(), e)
 		return
 	}
@@ -127,8 +139,36 @@ func (s *Server) terminal(c *gin.Context) {
 	c.Writer.WriteHeaderNow()
 }
 
+// errLostContext is why nobody is known where a middleware has cut the request
+// off from its context, in which the adapter finds what the stores said.
+var errLostContext = errors.New("adapter: a middleware replaced the request by one without its context")
+
+// conclude notes what the chain's end came to, all at once: a middleware may run
+// the rest of the chain on a goroutine and return before it is done (timeouts
+// do), and a pass whose end was begun but not decided must not count as one
+// that admits. It reports false if the chain has returned already.
+func (p *pass) conclude(id *Identity, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return false
+	}
+	p.reached, p.identity, p.err = true, id, err
+	return true
+}
+
+// finish is the end of the chain: nothing is concluded from here on.
+func (p *pass) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+}
+
 // identify asks the app who the chain found.
 func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
+	if v == nil {
+		return nil, errLostContext
+	}
 	if s.identity == nil {
 		return nil, nil
 	}
@@ -157,15 +197,16 @@ func (s *Server) refusal(err error) *Error {
 // snapshotKeys copies what middlewares left with c.Set, except what is Gin's
 // own and dies with the request: a session kept from a handshake writes its
 // cookie into the response of whoever gets the pooled context next.
-func snapshotKeys(keys map[any]any) map[any]any {
+func snapshotKeys(c *gin.Context) map[any]any {
 	var kept map[any]any
-	for k, v := range keys {
+	// Copy takes the lock that Set takes, as a goroutine of a middleware may.
+	for k, v := range c.Copy().Keys {
 		switch v.(type) {
-		case sessions.Session, map[string]sessions.Session, *gin.Context, http.ResponseWriter, *http.Request, context.Context:
+		case sessions.Session, map[string]sessions.Session, *gsessions.Session, *gsessions.Registry, *gin.Context, http.ResponseWriter, *http.Request, context.Context:
 			continue
 		}
 		if kept == nil {
-			kept = make(map[any]any, len(keys))
+			kept = make(map[any]any)
 		}
 		kept[k] = v
 	}
@@ -187,8 +228,9 @@ func (p *pass) run(method string) (o outcome) {
 
 	defer func() {
 		if v := recover(); v != nil {
-			if v == http.ErrAbortHandler {
-				panic(v)
+			p.finish()
+			if v == http.ErrAbortHandler && !p.replay {
+				panic(v) // for net/http; behind a replay there is none
 			}
 			p.srv.log.Error("a middleware panicked", "panic", v, "replay", p.replay, "stack", string(debug.Stack()))
 			p.err = fmt.Errorf("a middleware panicked: %v", v)
@@ -197,6 +239,7 @@ func (p *pass) run(method string) (o outcome) {
 		}
 	}()
 	p.mount.engine.HandleContext(c)
+	p.finish()
 	if p.w.late != "" {
 		p.srv.log.Debug("a middleware wrote after the handshake was answered; it is not sent", "middleware", p.w.late)
 	}

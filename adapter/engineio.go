@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/gin-usher/usher/adapter/internal/eio"
 	"github.com/gin-usher/usher/adapter/internal/engine"
+	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // serveEngine is the route of Engine.IO: handshakes, polls, posts and upgrades.
@@ -40,13 +42,16 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		protocolError(c, eio.ErrTransport)
 		return
 	}
-	if !s.begin() {
-		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: "the server is restarting"})
-		return
-	}
 	sid := query.Get("sid")
-	if sid == "" {
+	// Polls and posts go on during a shutdown: closing their session ends them.
+	if sid == "" || transport == "websocket" {
+		if !s.begin() {
+			protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: "the server is restarting"})
+			return
+		}
 		defer s.handshakes.Done()
+	}
+	if sid == "" {
 		s.openEngine(c, m, transport)
 		return
 	}
@@ -54,21 +59,16 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 	conn := s.clients[sid]
 	s.mu.RUnlock()
 	if conn == nil {
-		s.handshakes.Done()
 		protocolError(c, eio.ErrSession)
 		return
 	}
 	if !conn.owns(r) {
-		s.handshakes.Done()
 		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", c.ClientIP(), "method", r.Method, "transport", transport)
 		protocolError(c, eio.ErrForbidden)
 		return
 	}
-	// A poll that is held is no handshake: shutdown ends it by closing its
-	// session, which it does not wait for here.
 	switch {
 	case transport == "websocket":
-		defer s.handshakes.Done()
 		c.Status(http.StatusSwitchingProtocols)
 		if err := conn.session.Upgrade(c.Writer, r, engineHeaders(c)); err != nil {
 			if errors.Is(err, engine.ErrNotWebSocket) {
@@ -78,10 +78,8 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		}
 		s.deafen(c)
 	case r.Method == http.MethodGet:
-		s.handshakes.Done()
 		conn.poll(c)
 	default:
-		s.handshakes.Done()
 		conn.post(c)
 	}
 }
@@ -128,7 +126,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 	if adm == nil {
 		return
 	}
-	conn := &sioConn{srv: s, id: randomID(), adm: adm}
+	conn := &sioConn{srv: s, id: randomID(), adm: adm, in: sio.Assembler{MaxBytes: int(s.cfg.MaxPayload)}}
 	open := eio.Handshake{
 		SID:          conn.id,
 		PingInterval: s.cfg.PingInterval,
@@ -169,10 +167,9 @@ func (s *Server) addClient(conn *sioConn) {
 
 // poll answers a GET with what there is to send, when there is something.
 func (conn *sioConn) poll(c *gin.Context) {
-	// A held poll outlives http.Server.WriteTimeout.
-	patience := conn.srv.cfg.PingInterval + conn.srv.cfg.PingTimeout + 10*time.Second
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(patience))
+	done := holdOn(c)
 	frames, err := conn.session.Poll(c.Request.Context().Done())
+	done()
 	switch {
 	case errors.Is(err, engine.ErrOverlap):
 		protocolError(c, eio.ErrRequest)
@@ -184,6 +181,21 @@ func (conn *sioConn) poll(c *gin.Context) {
 	}
 }
 
+// holdOn lifts the deadline that http.Server has set for the answer to a request
+// which is held longer. When done is called the answer has as much time as any
+// other. No deadline may be left behind: where the server sets none, it would
+// hit whatever comes next over the same connection.
+func holdOn(c *gin.Context) (done func()) {
+	rc := http.NewResponseController(c.Writer)
+	_ = rc.SetWriteDeadline(time.Time{})
+	return func() {
+		server, _ := c.Request.Context().Value(http.ServerContextKey).(*http.Server)
+		if server != nil && server.WriteTimeout > 0 {
+			_ = rc.SetWriteDeadline(time.Now().Add(server.WriteTimeout))
+		}
+	}
+}
+
 func writePoll(c *gin.Context, frames []engine.Frame) {
 	c.Header("Cache-Control", "no-store")
 	c.Data(http.StatusOK, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames))
@@ -191,6 +203,12 @@ func writePoll(c *gin.Context, frames []engine.Frame) {
 
 // post takes packets from a client that polls.
 func (conn *sioConn) post(c *gin.Context) {
+	if kind, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type")); kind == "application/octet-stream" {
+		// Protocol 3 had such bodies. In 4 bytes come as base64.
+		conn.session.Close(engine.Cause{Reason: engine.ReasonTransportError, Err: errors.New("expected a POST of text, got application/octet-stream")})
+		protocolError(c, eio.ErrRequest)
+		return
+	}
 	limit := conn.srv.cfg.MaxPayload
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	if err != nil {
@@ -198,10 +216,16 @@ func (conn *sioConn) post(c *gin.Context) {
 			conn.session.Close(engine.Cause{Reason: engine.ReasonTooLarge, Err: err})
 			c.AbortWithStatusJSON(http.StatusRequestEntityTooLarge, &eio.Error{Code: eio.ErrRequest.Code,
 				Message: fmt.Sprintf("expected at most %d bytes at once", limit)})
+			return
 		}
+		// What it said is lost, and nothing may come after it.
+		conn.session.Close(engine.Cause{Reason: engine.ReasonTransportError, Err: err})
+		protocolError(c, eio.ErrRequest)
 		return
 	}
+	done := holdOn(c)
 	err = conn.session.Post(eio.DecodePayload(eio.V4, body, eio.Limits{}))
+	done()
 	if err != nil {
 		e := *eio.ErrRequest
 		if !errors.Is(err, engine.ErrClosed) && !errors.Is(err, engine.ErrOverlap) {

@@ -1,11 +1,14 @@
 package adapter
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,19 +53,34 @@ type binding struct {
 
 	ran     time.Duration // start of the last replay, or the handshake, by follower.now
 	stale   time.Duration // since when the outcome is unknown; zero if it is known
+	asked   time.Duration // since when it is queued or running
 	queued  bool
 	running bool
 	again   bool // something changed while it ran
 }
 
-// bindingKey tells credentials apart. Anonymous sockets without any have an
-// empty key and a binding each.
-func bindingKey(sessionID, authorization string) string {
-	if authorization == "" {
-		return sessionID
+// bind finds out which sockets are identified with this one: those of the same
+// session or token whose requests a chain cannot tell apart. It may look at
+// anything: a tenant in the path, a key in a header, the peer's address. Were
+// such sockets bound together, each replay would make them all who the first of
+// them is. Anonymous sockets without any credential have an empty key and a
+// binding each.
+func (adm *admission) bind(r *http.Request) {
+	if adm.sessionID == "" && adm.token == "" {
+		return
 	}
-	sum := sha256.Sum256([]byte(authorization))
-	return sessionID + "\x00" + string(sum[:16])
+	h := sha256.New()
+	query := r.URL.Query()
+	for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
+		query.Del(k) // the protocol's own
+	}
+	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query.Encode(), withoutPort(r.RemoteAddr))
+	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
+	h.Write(headers)
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		h.Write(r.TLS.PeerCertificates[0].Raw)
+	}
+	adm.binding = "\x00" + string(h.Sum(nil)[:16]) // no session's id begins so
 }
 
 // close stops replays; one that is running ends with its context.
@@ -78,7 +96,7 @@ func (f *follower) close() {
 // one may have changed between then and now, and is looked at again.
 func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
-	b := f.bindLocked(s, adm.sessionID, bindingKey(adm.sessionID, adm.token))
+	b := f.bindLocked(s, adm.sessionID, adm.binding)
 	changed := f.saves != adm.seen
 	f.mu.Unlock()
 	if changed {
@@ -208,9 +226,8 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 	for _, b := range f.ofSessionLocked(from) {
 		for _, s := range append([]*Socket(nil), b.sockets...) {
 			s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{cookie}))
-			rest := b.key[len(from):] // the part for Authorization
 			f.unbindLocked(s)
-			moved[f.bindLocked(s, to, to+rest)] = struct{}{}
+			moved[f.bindLocked(s, to, b.key)] = struct{}{}
 		}
 	}
 	f.mu.Unlock()
@@ -220,12 +237,40 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 }
 
 // Expired is the timer of a binding: the interval has passed, or the gap after
-// a replay that was asked for too soon.
+// a replay that was asked for too soon; or a replay that was due has not ended.
 func (b *binding) Expired(time.Time) {
 	f := b.f
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.enqueueLocked(b)
+	if !b.queued && !b.running {
+		f.enqueueLocked(b)
+		f.mu.Unlock()
+		return
+	}
+	stale := f.overdueLocked(b)
+	f.mu.Unlock()
+	for _, s := range stale {
+		s.close(ReasonStale)
+	}
+}
+
+// overdueLocked sees to a binding whose replay has not ended: many stores wait
+// for their database without an end and do not look at the context, and take
+// the runners with them. That outcome is unknown like any other, and is bounded
+// by MaxStale. It returns the sockets for which that has passed.
+func (f *follower) overdueLocked(b *binding) []*Socket {
+	wait := b.asked + replayTimeout - f.now()
+	if wait <= 0 {
+		if b.stale == 0 {
+			b.stale = b.asked
+		}
+		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
+			return slices.Clone(b.sockets)
+		}
+	}
+	if len(b.sockets) > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
+	}
+	return nil
 }
 
 // trigger asks for a replay: now if the last one is long enough ago, else as
@@ -248,7 +293,8 @@ func (f *follower) enqueueLocked(b *binding) {
 	if b.queued || b.running || len(b.sockets) == 0 || f.closed {
 		return
 	}
-	b.queued = true
+	b.queued, b.asked = true, f.now()
+	f.overdueLocked(b)
 	f.queue = append(f.queue, b) // bounded by the number of bindings
 	if f.runners < replayRunners {
 		f.runners++
@@ -306,6 +352,8 @@ func (f *follower) Run() {
 		}
 		if next > 0 && len(b.sockets) > 0 {
 			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
+		} else {
+			f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
 		}
 		f.mu.Unlock()
 		if p != nil {
@@ -358,10 +406,13 @@ func (p *pass) nobody(s *Socket) Reason {
 func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
 	defer cancel()
-	p := &pass{srv: s, mount: sock.mount, req: sock.shake.Load().Request(ctx)}
+	p := &pass{srv: s, mount: sock.mount}
 	p.visit.replay = true
 	// Whether nobody is enough is each socket's own question: see apply.
 	p.admit = func(context.Context, *Identity) error { return nil }
+	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
+		return p, unknown
+	}
 	o := p.run(methodReplay)
 	if len(p.saves) > 0 || p.w.header.Get("Set-Cookie") != "" {
 		by := "a middleware"

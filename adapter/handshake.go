@@ -6,7 +6,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,24 +35,39 @@ var (
 	readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 )
 
+// maxHandshake bounds what a socket keeps of its handshake: net/http lets a
+// megabyte through, which is a request's to hold and not an idle socket's.
+const maxHandshake = 64 << 10
+
 // record keeps what identifies r. Set-Cookie headers that the answer carries
 // are patched in: from now on the browser sends those.
-func record(r *http.Request, answer http.Header) *Handshake {
+//
+// Middlewares may have put into r what net/http would not have taken from a
+// client. What would be read back as another request is refused.
+func record(r *http.Request, answer http.Header) (*Handshake, error) {
+	uri := r.URL.RequestURI()
+	if _, err := url.ParseRequestURI(uri); err != nil || !isLine(uri) || strings.Contains(uri, " ") || !isLine(r.Host) {
+		return nil, &Error{Code: CodeBadRequest, Message: "expected a request line and a Host that HTTP allows"}
+	}
 	b := heads.Get().(*bytes.Buffer)
 	defer heads.Put(b)
 	b.Reset()
-	for _, part := range [...]string{r.Method, " ", r.URL.RequestURI(), " HTTP/1.1\r\nHost: ", r.Host, "\r\n"} {
+	for _, part := range [...]string{r.Method, " ", uri, " HTTP/1.1\r\nHost: ", r.Host, "\r\n"} {
 		b.WriteString(part)
 	}
-	for k, vs := range r.Header {
-		switch k {
-		case "Cookie": // kept apart
+	// In order, so that equal requests are equal bytes: see admission.bind.
+	for _, k := range slices.Sorted(maps.Keys(r.Header)) {
+		switch http.CanonicalHeaderKey(k) {
+		case "Cookie", "Host": // kept apart
 			continue
-		case "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Connection", "Content-Length",
-			"Cache-Control", "Pragma", "Accept-Encoding":
+		case "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Content-Length", "Transfer-Encoding",
+			"Trailer", "Cache-Control", "Pragma", "Accept-Encoding":
 			continue // about the transfer, not about the client
 		}
-		for _, v := range vs {
+		if !isToken(k) || !isLine(r.Header[k]...) {
+			return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("the header %.100q cannot be kept: expected a name and values that HTTP allows", k)}
+		}
+		for _, v := range r.Header[k] {
 			b.WriteString(k)
 			b.WriteString(": ")
 			b.WriteString(v)
@@ -56,33 +75,58 @@ func record(r *http.Request, answer http.Header) *Handshake {
 		}
 	}
 	b.WriteString("\r\n")
+	cookies := strings.Join(r.Header.Values("Cookie"), "; ")
+	if n := b.Len() + len(cookies); n > maxHandshake {
+		return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("expected at most %d bytes of headers, got %d", maxHandshake, n)}
+	}
 	h := &Handshake{
 		head:    bytes.Clone(b.Bytes()),
-		cookies: strings.Join(r.Header.Values("Cookie"), "; "),
+		cookies: cookies,
 		remote:  r.RemoteAddr,
 		tls:     r.TLS,
 		issued:  time.Now().UnixNano(),
 	}
-	return h.withCookies(setCookies(answer))
+	return h.answered(r, answer), nil
+}
+
+// isLine reports whether the values can stand in one line of a request's head.
+func isLine(values ...string) bool {
+	return !slices.ContainsFunc(values, func(v string) bool {
+		return strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
+	})
+}
+
+// isToken reports whether name is one by RFC 9110, section 5.6.2.
+func isToken(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
+	})
 }
 
 // Request returns the handshake as a new request with ctx, its cookies as they
 // are now. It has no body.
 func (h *Handshake) Request(ctx context.Context) *http.Request {
+	r, err := h.parse(ctx)
+	if err != nil {
+		panic(err) // record takes nothing that cannot be read back
+	}
+	return r
+}
+
+func (h *Handshake) parse(ctx context.Context) (*http.Request, error) {
 	br := readers.Get().(*bufio.Reader)
 	br.Reset(bytes.NewReader(h.head))
 	r, err := http.ReadRequest(br)
 	br.Reset(nil) // a request without a body keeps nothing of it
 	readers.Put(br)
 	if err != nil {
-		// These bytes were written from a request that had been parsed before.
-		panic(fmt.Sprintf("adapter: recorded handshake: %v", err))
+		return nil, fmt.Errorf("adapter: recorded handshake: %w", err)
 	}
 	if h.cookies != "" {
 		r.Header.Set("Cookie", h.cookies)
 	}
 	r.RemoteAddr, r.TLS = h.remote, h.tls
-	return r.WithContext(ctx)
+	return r.WithContext(ctx), nil
 }
 
 // Time is when the handshake came in.
@@ -94,8 +138,49 @@ func (h *Handshake) RemoteAddr() string { return h.remote }
 // Header returns a copy of the handshake's headers.
 func (h *Handshake) Header() http.Header { return h.Request(context.Background()).Header }
 
-// withCookies returns h with the given cookies set or, where MaxAge is
-// negative, removed.
+// answered returns h as the client would send it again once it has the answer.
+func (h *Handshake) answered(r *http.Request, answer http.Header) *Handshake {
+	set := setCookies(answer)
+	return h.withCookies(slices.DeleteFunc(set, func(c *http.Cookie) bool { return !comesBack(c, r) }))
+}
+
+// comesBack reports whether a cookie set by the answer to r is sent with
+// requests for r's URL: RFC 6265, sections 5.1.3 and 5.1.4.
+func comesBack(c *http.Cookie, r *http.Request) bool {
+	if strings.HasPrefix(c.Path, "/") {
+		rest, below := strings.CutPrefix(r.URL.Path, c.Path)
+		if !below || rest != "" && !strings.HasPrefix(rest, "/") && !strings.HasSuffix(c.Path, "/") {
+			return false
+		}
+	}
+	domain := strings.ToLower(strings.TrimPrefix(c.Domain, "."))
+	host := strings.ToLower(withoutPort(r.Host))
+	return domain == "" || host == domain || strings.HasSuffix(host, "."+domain)
+}
+
+// samePeer reports whether r comes from where the handshake came from: the same
+// address and, where proxies tell of another one behind it, the same word from
+// them.
+func (h *Handshake) samePeer(r *http.Request) bool {
+	if withoutPort(h.remote) != withoutPort(r.RemoteAddr) {
+		return false
+	}
+	first := h.Header()
+	return !slices.ContainsFunc([]string{"X-Forwarded-For", "X-Real-Ip", "Forwarded"}, func(k string) bool {
+		return !slices.Equal(first.Values(k), r.Header.Values(k))
+	})
+}
+
+// withoutPort returns the host of a network address.
+func withoutPort(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// withCookies returns h with the given cookies set or, where they have
+// expired, removed.
 func (h *Handshake) withCookies(set []*http.Cookie) *Handshake {
 	if len(set) == 0 {
 		return h
@@ -118,8 +203,12 @@ func patchCookie(header string, c *http.Cookie) string {
 			kept = append(kept, part)
 		}
 	}
-	if c.MaxAge >= 0 {
-		kept = append(kept, c.Name+"="+c.Value)
+	if gone := c.MaxAge < 0 || c.MaxAge == 0 && !c.Expires.IsZero() && c.Expires.Before(time.Now()); !gone {
+		value := c.Value
+		if c.Quoted {
+			value = `"` + value + `"` // browsers send the quotes back
+		}
+		kept = append(kept, c.Name+"="+value)
 	}
 	return strings.Join(kept, "; ")
 }

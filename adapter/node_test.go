@@ -144,24 +144,29 @@ type client struct {
 	name string
 }
 
-// open opens a socket with b's cookies. transports is "polling", "websocket"
-// or "upgrade".
-func (n *node) open(name string, b *adaptertest.Browser, nsp, transports string, options map[string]any) *client {
+// open opens a socket with b's cookies. transport is "polling", "websocket" or
+// "upgrade", with " 3.x" behind it for the client of that version.
+func (n *node) open(name string, b *adaptertest.Browser, nsp, transport string, options map[string]any) *client {
 	n.t.Helper()
+	version := 4
+	transport, old := strings.CutSuffix(transport, " 3.x")
+	if old {
+		version = 3
+	}
 	o := map[string]any{}
 	headers := map[string]string{}
 	for _, c := range b.Cookies() {
 		headers["Cookie"] += c.Name + "=" + c.Value + "; "
 	}
 	o["extraHeaders"] = headers
-	switch transports {
+	switch transport {
 	case "polling", "websocket":
-		o["transports"] = []string{transports}
+		o["transports"] = []string{transport}
 	}
 	for k, v := range options {
 		o[k] = v
 	}
-	n.do(map[string]any{"do": "open", "name": name, "url": b.URL + nsp, "options": o})
+	n.do(map[string]any{"do": "open", "name": name, "url": b.URL + nsp, "options": o, "version": version})
 	return &client{n, name}
 }
 

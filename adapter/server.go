@@ -300,11 +300,13 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	s.deafen(c)
 	link.conn = conn
 	s.follow.add(sock, adm)
-	sock.start(nil)
-	conn.Start()
 	if s.ended.has(adm.sessionID) {
+		// It was ended while the chain ran. Before the start: a client that
+		// sends along with its handshake must not have a handler run for it.
 		sock.close(ReasonSessionEnded)
 	}
+	sock.start(nil)
+	conn.Start()
 }
 
 // upgradeFailed answers a request that asked for a WebSocket in a wrong way.
@@ -323,6 +325,7 @@ type admission struct {
 	ref       sessionRef
 	sessionID string
 	token     string      // Authorization, as the chain saw it
+	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
 }
@@ -339,9 +342,9 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys
-		adm.shake = record(req, p.w.header)
-		if decide == nil {
-			return nil
+		var err error
+		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
+			return err
 		}
 		return decide(ctx, adm)
 	}
@@ -362,10 +365,11 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 		}
 	}
 	// Middlewares may have set cookies while they unwound, or above the route.
-	adm.shake = adm.shake.withCookies(setCookies(adm.answer))
+	adm.shake = adm.shake.answered(req, adm.answer)
 	if l := p.session(); l != nil {
 		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
 	}
+	adm.bind(req)
 	return adm
 }
 
@@ -461,10 +465,14 @@ func (s *Server) closeSession(id string, r Reason) {
 	}
 }
 
-// followLogin takes the sockets of a session along to its new id.
-func (s *Server) followLogin(from, to, userID string, cookie *http.Cookie) {
+// followLogin takes the sockets of a session along to its new id: those of the
+// same user or of nobody, if they were opened from where r comes from. All that
+// the others have shown is a cookie, which may have been planted in the browser
+// that logs in now, or stolen from it: a new session id would protect nothing
+// if their sockets came along.
+func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *http.Cookie) {
 	for _, sock := range s.follow.sockets(from) {
-		if id := sock.Identity(); id != nil && id.UserID != userID {
+		if id := sock.Identity(); id != nil && id.UserID != userID || !sock.shake.Load().samePeer(r) {
 			sock.close(ReasonSessionEnded)
 		}
 	}

@@ -131,7 +131,10 @@ func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
 // of the values it had before, so that neither the id nor anything in the
 // session can have been planted by somebody else. LoggedIn reads UserID and
 // Provider back. The old session is ended, and its open sockets follow to the
-// new one: those of nobody become id's, those of another user are closed.
+// new one: those of nobody become id's, those of another user are closed, and
+// so are those that were opened from another network address than c's.
+//
+// In a replay Login fails: nobody would get the new session's cookie.
 //
 // What else belongs into the session is set after Login and saved as usual.
 func (s *Server) Login(c *gin.Context, id Identity) error {
@@ -143,6 +146,10 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		return err
 	}
 	if v := visitOf(c.Request.Context()); v != nil {
+		if v.replay {
+			v.addSave(caller())
+			return errors.New("adapter: Login in a replay of the chain: ask adapter.Replaying, or log in on a page")
+		}
 		if err := v.failure(); err != nil {
 			return err // saving now would make a session that nobody can load
 		}
@@ -168,16 +175,17 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 
 	if old != "" {
-		st.end(old)
+		st.end(old, tombstoneLife)
 		ended := *session
 		ended.Options = expired(session.Options)
 		if err := st.inner.Save(c.Request, &nullWriter{}, &ended); err != nil {
+			st.end(old, st.sessionLife())
 			// The tombstone holds for this process; the login itself is done.
 			s.log.Warn("the session before a login could not be deleted", "error", err)
 		}
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
-	s.followLogin(old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
 	return nil
 }
 

@@ -232,8 +232,8 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	if ask != nil || len(s.ns.onConnect) > 0 {
 		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
-	s.mu.Unlock()
 	s.expireAt(id)
+	s.mu.Unlock()
 	if task == nil {
 		s.enter()
 	} else {
@@ -378,7 +378,6 @@ func (s *Socket) receive(in incoming) engine.Task {
 // ended is told by the link that the socket is over. It does not wait.
 func (s *Socket) ended(r Reason) {
 	srv := s.ns.srv
-	srv.eng.Wheel().Stop(&s.expiry)
 	srv.follow.remove(s)
 
 	s.mu.Lock()
@@ -387,6 +386,7 @@ func (s *Socket) ended(r Reason) {
 		return
 	}
 	s.closed, s.reason = true, r
+	srv.eng.Wheel().Stop(&s.expiry)
 	rooms := s.rooms
 	cancel := s.cancel
 	// Events that wait were not acknowledged, and their context is over.
@@ -460,8 +460,8 @@ func (s *Socket) adopt(id *Identity, announce bool) (task engine.Task) {
 			task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
 		}
 	}
-	s.mu.Unlock()
 	s.expireAt(id)
+	s.mu.Unlock()
 	return task
 }
 
@@ -483,6 +483,8 @@ func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
 	}
 }
 
+// expireAt is called with s.mu held, so that no timer is set behind the back of
+// ended, which would keep the socket in memory until then.
 func (s *Socket) expireAt(id *Identity) {
 	wheel := s.ns.srv.eng.Wheel()
 	if id == nil || id.Expires.IsZero() {

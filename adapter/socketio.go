@@ -102,6 +102,10 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 // first turn, off the reader.
 func (conn *sioConn) connect(name string) error {
 	srv := conn.srv
+	if !srv.begin() {
+		return nil // the connection is about to be closed
+	}
+	defer srv.handshakes.Done()
 	srv.mu.RLock()
 	ns := srv.namespaces[name]
 	srv.mu.RUnlock()
@@ -171,25 +175,18 @@ func (s *Socket) ask(adm *admission) error {
 	return s.ns.guard(&eventContext{Context: s.Context(), socket: s, identity: id}, s)
 }
 
-// drop takes a socket off the connection and reports how many are left.
-func (conn *sioConn) drop(s *sioSocket) (left int) {
+// drop takes a socket off the connection and reports how many are left. It is
+// not ok if somebody else has done so.
+func (conn *sioConn) drop(s *sioSocket) (left int, ok bool) {
 	conn.mu.Lock()
+	defer conn.mu.Unlock()
 	name := s.socket.ns.name
-	if conn.sockets[name] == s {
-		delete(conn.sockets, name)
+	if conn.sockets[name] != s {
+		return len(conn.sockets), false
 	}
-	resume := s.paused
-	if resume {
-		s.paused = false
-		conn.paused--
-		resume = conn.paused == 0
-	}
-	left = len(conn.sockets)
-	conn.mu.Unlock()
-	if resume {
-		conn.session.Resume()
-	}
-	return left
+	delete(conn.sockets, name)
+	s.resumeLocked()
+	return len(conn.sockets), true
 }
 
 // Closed is told by the engine that the session has ended.
@@ -204,8 +201,18 @@ func (conn *sioConn) Closed(c engine.Cause) {
 	for _, s := range sockets {
 		s.socket.ended(Reason(c.Reason))
 	}
+	if !conn.session.Polls() {
+		conn.forget()
+		return
+	}
 	// A client that polls has yet to fetch its last packets.
 	conn.srv.eng.Wheel().Set(&conn.timer, time.Now().Add(lastPoll), conn)
+}
+
+func (conn *sioConn) forget() {
+	conn.srv.mu.Lock()
+	defer conn.srv.mu.Unlock()
+	delete(conn.srv.clients, conn.id)
 }
 
 // lastPoll is how long a closed connection waits for the client's last poll.
@@ -228,9 +235,7 @@ func (conn *sioConn) Expired(time.Time) {
 	conn.mu.Unlock()
 	switch {
 	case closed:
-		conn.srv.mu.Lock()
-		delete(conn.srv.clients, conn.id)
-		conn.srv.mu.Unlock()
+		conn.forget()
 	case ending != nil:
 		conn.session.Close(*ending)
 	case !asked:
@@ -348,11 +353,11 @@ func (s *sioSocket) connected() {
 }
 
 func (s *sioSocket) refuse(e *Error) {
-	refused, err := sio.Refused(sio.V5, s.socket.ns.name, e.Message, e.json())
-	if err == nil {
-		_ = s.conn.session.Send(packetFrame(refused))
+	if _, ok := s.conn.drop(s); ok {
+		if refused, err := sio.Refused(sio.V5, s.socket.ns.name, e.Message, e.json()); err == nil {
+			_ = s.conn.session.Send(packetFrame(refused))
+		}
 	}
-	s.conn.drop(s)
 	s.socket.ended(ReasonRefused)
 }
 
@@ -402,8 +407,11 @@ func (s *sioSocket) close(r Reason) {
 		s.conn.session.Close(causeOf(r))
 		return
 	}
+	left, ok := s.conn.drop(s)
+	if !ok {
+		return // it is over, or about to be
+	}
 	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name}))
-	left := s.conn.drop(s)
 	s.socket.ended(r)
 	if left == 0 {
 		s.conn.end(causeOf(r))
@@ -422,30 +430,33 @@ func (conn *sioConn) end(c engine.Cause) {
 	conn.srv.eng.Wheel().Set(&conn.timer, time.Now().Add(time.Second), conn)
 }
 
+// pause and resume call the session under the lock: what it is told last has to
+// be what was counted last.
 func (s *sioSocket) pause() {
-	s.conn.mu.Lock()
-	pause := !s.paused
-	if pause {
-		s.paused = true
-		s.conn.paused++
-		pause = s.conn.paused == 1
+	conn := s.conn
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	if s.paused || conn.sockets[s.socket.ns.name] != s {
+		return
 	}
-	s.conn.mu.Unlock()
-	if pause {
-		s.conn.session.Pause()
+	s.paused = true
+	if conn.paused++; conn.paused == 1 {
+		conn.session.Pause()
 	}
 }
 
 func (s *sioSocket) resume() {
 	s.conn.mu.Lock()
-	resume := s.paused
-	if resume {
-		s.paused = false
-		s.conn.paused--
-		resume = s.conn.paused == 0
+	defer s.conn.mu.Unlock()
+	s.resumeLocked()
+}
+
+func (s *sioSocket) resumeLocked() {
+	if !s.paused {
+		return
 	}
-	s.conn.mu.Unlock()
-	if resume {
+	s.paused = false
+	if s.conn.paused--; s.conn.paused == 0 {
 		s.conn.session.Resume()
 	}
 }

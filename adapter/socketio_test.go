@@ -5,8 +5,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
@@ -14,7 +18,7 @@ import (
 
 // transports runs a test over each way a Socket.IO client connects.
 func transports(t *testing.T, test func(t *testing.T, transport string)) {
-	for _, transport := range []string{"polling", "websocket", "upgrade"} {
+	for _, transport := range []string{"polling", "websocket", "upgrade", "polling 3.x", "websocket 3.x", "upgrade 3.x"} {
 		t.Run(transport, func(t *testing.T) { test(t, transport) })
 	}
 }
@@ -40,7 +44,7 @@ func TestSocketIOKnowsTheUser(t *testing.T) {
 		if got := c.call("me"); got != `["alice"]` {
 			t.Errorf("me = %s, want alice", got)
 		}
-		if transport == "upgrade" {
+		if strings.HasPrefix(transport, "upgrade") {
 			c.upgraded()
 			if got := c.call("me"); got != `["alice"]` {
 				t.Errorf("me after the upgrade = %s, want alice", got)
@@ -184,37 +188,82 @@ func TestSocketIOAndPlainShareRooms(t *testing.T) {
 	}
 }
 
-// TestSocketIOOrderAcrossTheUpgrade: numbered messages in both directions,
-// sent while the transport changes, arrive once and in order.
-func TestSocketIOOrderAcrossTheUpgrade(t *testing.T) {
-	const count = 20_000
-	transports(t, func(t *testing.T, transport string) {
-		n := startNode(t)
-		next, bad := 0, 0
-		s := openSite(t, adapter.Config{SendBuffer: 64 << 20}, func(srv *adapter.Server) {
-			adapter.On(srv, "n", func(_ context.Context, sock *adapter.Socket, i int) error {
-				if i != next {
-					bad++
+// TestSocketIOOrder: numbered messages, sent from the first moment on by clients
+// that poll, that have a WebSocket and that are moving from one to the other,
+// arrive once and in order, and so do the answers and what a room gets.
+func TestSocketIOOrder(t *testing.T) {
+	count := 25_000 // of each client
+	if testing.Short() || raceEnabled() {
+		count = 2_500
+	}
+	n := startNode(t)
+	type sender struct {
+		name string
+		next atomic.Int64
+		bad  atomic.Int64
+	}
+	senders := map[string]*sender{}
+	s := openSite(t, adapter.Config{SendBuffer: 64 << 20}, func(srv *adapter.Server) {
+		srv.OnConnect(func(_ context.Context, sock *adapter.Socket) error { return sock.Join("all") })
+		adapter.On(srv, "n", func(_ context.Context, sock *adapter.Socket, i int64) error {
+			who := senders[sock.Handshake().Header().Get("X-Name")]
+			if !who.next.CompareAndSwap(i, i+1) {
+				who.bad.Add(1)
+			}
+			if i%100 == 0 {
+				if err := srv.To("all").Emit("hundreds of "+who.name, i/100); err != nil {
+					return err
 				}
-				next++
-				return sock.Emit("back", i)
-			})
+			}
+			return sock.Emit("back", i)
 		})
-		c := n.open("c", s.NewBrowser(t, ""), "/", transport, nil)
-		c.await("connect")
-		n.do(map[string]any{"do": "stream", "name": "c", "event": "n", "count": count})
-		for i := range count {
-			if l := c.event("back"); string(l.Args[0]) != fmt.Sprint(i) {
-				t.Fatalf("back %d = %s", i, l)
+	})
+	b := s.NewBrowser(t, "")
+	start := time.Now()
+	var clients []*client
+	for _, transport := range []string{"polling", "websocket", "upgrade", "upgrade 3.x"} {
+		senders[transport] = &sender{name: transport}
+		c := n.open(transport, b, "/", transport, map[string]any{"extraHeaders": map[string]string{"X-Name": transport}})
+		until := "websocket"
+		if transport == "polling" {
+			until = "polling"
+		}
+		n.do(map[string]any{"do": "count", "name": c.name, "event": "back", "count": count})
+		n.do(map[string]any{"do": "trickle", "name": c.name, "event": "n", "count": count, "until": until})
+		clients = append(clients, c)
+	}
+	for _, c := range clients {
+		t.Logf("%s: %s of %d sent by polling", c.name, c.await("trickled").Args[0], count)
+		if l := c.await("counted"); l.Message != "" || fmt.Sprintf("%s", l.Args) != fmt.Sprintf("[%d]", count) {
+			t.Errorf("%s: %s", c.name, l)
+		}
+	}
+	for _, who := range senders {
+		if bad, next := who.bad.Load(), who.next.Load(); bad > 0 || next != int64(count) {
+			t.Errorf("%s: %d of %d events arrived, %d out of order", who.name, next, count, bad)
+		}
+	}
+	// A client that connected later has missed the first of them.
+	for _, c := range clients {
+		for _, who := range clients {
+			next := -1
+			for next != count/100-1 {
+				var i int
+				unmarshal(t, string(c.event("hundreds of " + who.name).Args[0]), &i)
+				if next >= 0 && i != next+1 {
+					t.Fatalf("%s got %d of %s after %d", c.name, i, who.name, next)
+				}
+				next = i
 			}
 		}
-		if bad > 0 || next != count {
-			t.Errorf("%d of %d events arrived, %d out of order", next, count, bad)
-		}
-		if transport == "upgrade" {
-			c.upgraded()
-		}
-	})
+	}
+	t.Logf("%d messages and as many answers in %v", len(clients)*count, time.Since(start))
+}
+
+// raceEnabled reports whether this is a test with -race.
+func raceEnabled() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 func unmarshal(t *testing.T, data string, v any) {

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -117,9 +118,14 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		// Some stores take the id from the cookie although they know no such
 		// session. Saving under it would let a client choose its id.
 		session.ID = ""
-	} else if l.id = sessionID(session); st.srv.ended.has(l.id) {
-		// The store still has it, or it lives in the client's cookie.
-		session.ID, session.IsNew, session.Values, l.id = "", true, make(map[any]any), ""
+	} else {
+		if session.ID == "" {
+			st.inCookie.Store(true) // since before a restart
+		}
+		if l.id = sessionID(session); st.srv.ended.has(l.id) {
+			// The store still has it, or it lives in the client's cookie.
+			session.ID, session.IsNew, session.Values, l.id = "", true, make(map[any]any), ""
+		}
 	}
 	l.base = maps.Clone(session.Values)
 	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
@@ -155,18 +161,30 @@ func isNobody(err error) bool {
 func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions.Session) error {
 	ctx := r.Context()
 	if v := visitOf(ctx); v != nil && v.replay {
-		v.mu.Lock()
-		v.saves = append(v.saves, caller())
-		v.mu.Unlock()
+		v.addSave(caller())
 		return nil
 	}
 	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
 	id := sessionID(session)
+	cleared := ""
+	if id == "" && l != nil && st.inCookie.Load() {
+		// The app has cleared all values, the id that we keep among them.
+		cleared = l.id
+	}
 	if session.Options != nil && session.Options.MaxAge < 0 {
-		return st.delete(r, w, session, id)
+		return st.delete(r, w, session, cmp.Or(id, cleared))
 	}
 	if session.ID == "" && id == "" {
-		return st.create(r, w, session, l)
+		if err := st.create(r, w, session, l); err != nil {
+			return err
+		}
+		if cleared != "" {
+			// What cannot be changed under its id ends: the old cookie would be
+			// as good as before.
+			st.end(cleared, tombstoneLife)
+			st.srv.closeSession(cleared, ReasonSessionEnded)
+		}
+		return nil
 	}
 
 	unlock, err := st.srv.locks.lock(ctx, id)
@@ -205,7 +223,7 @@ func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessio
 	if err := st.write(r, &first, session, l); err != nil {
 		return err
 	}
-	if session.ID == "" && !st.inCookie.Load() {
+	if session.ID == "" && sessionID(session) == "" {
 		// The store gives no ids: the session is the cookie. It needs an id all
 		// the same, so that it can be ended and its sockets found.
 		st.inCookie.Store(true)
@@ -295,12 +313,13 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 // delete ends a session: first the tombstone, so that nothing can bring it
 // back, then the row, then its sockets.
 func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessions.Session, id string) error {
-	st.end(id)
+	st.end(id, tombstoneLife)
 	var got nullWriter
 	err := st.inner.Save(r, &got, session)
 	if err != nil {
-		// The row may live on behind its tombstone, but the client can be made
-		// to forget the cookie.
+		// The row may live on behind its tombstone, which has to last then; and
+		// the client can be made to forget the cookie.
+		st.end(id, st.sessionLife())
 		http.SetCookie(&got, gsessions.NewCookie(session.Name(), "", expired(session.Options)))
 		err = fmt.Errorf("adapter: delete session: %w", err)
 	}
@@ -309,14 +328,18 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	return err
 }
 
-// end makes sure that no save brings the session back.
-func (st *store) end(id string) {
-	life := tombstoneLife
+// end makes sure that nothing brings the session back for at least life.
+func (st *store) end(id string, life time.Duration) {
 	if st.inCookie.Load() {
 		// The browser may show the cookie again for as long as it is valid.
-		life = max(life, time.Duration(st.maxAge.Load())*time.Second, cookieLife)
+		life = max(life, st.sessionLife())
 	}
 	st.srv.ended.add(id, life)
+}
+
+// sessionLife is how long a session can live that nothing has deleted.
+func (st *store) sessionLife() time.Duration {
+	return max(time.Duration(st.maxAge.Load())*time.Second, cookieLife)
 }
 
 // cookieLife is what gorilla's cookie store accepts by default.

@@ -50,23 +50,40 @@ func (v *visit) fail(err error) {
 	}
 }
 
+// addSave notes who tried to save during a replay.
+func (v *visit) addSave(by string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.saves = append(v.saves, by)
+}
+
 func (v *visit) failure() error {
+	if v == nil {
+		return nil
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.storeErr
 }
 
-// session returns the first session that was loaded and has, or has been
-// given, an id.
-func (v *visit) session() *loaded {
+// session returns the session that names a user, among those that were loaded
+// and have, or have been given, an id; or else the first of them. The sockets
+// of a visit end with this session.
+func (v *visit) session() (found *loaded) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, l := range v.loaded {
-		if l.id != "" {
+		if l.id == "" {
+			continue
+		}
+		if l.base[keyUser] != nil {
 			return l
 		}
+		if found == nil {
+			found = l
+		}
 	}
-	return nil
+	return found
 }
 
 // Replaying reports whether ctx belongs to a replay of the chain, for the rare

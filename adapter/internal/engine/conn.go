@@ -118,6 +118,15 @@ func (c *Conn) Start() {
 	c.e.workers.run((*readTask)(c))
 }
 
+// pingAt moves the next heartbeat.
+func (c *Conn) pingAt(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && !c.pinged {
+		c.e.wheel.Set(&c.beat, at, c)
+	}
+}
+
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 

@@ -37,6 +37,7 @@ type Session struct {
 	poll     *heldPoll
 	posting  bool
 	pinged   bool
+	lastPing time.Time     // or the beginning: from then on the client counts
 	resumed  chan struct{} // closed when a pause ends
 	closed   bool
 }
@@ -48,9 +49,9 @@ type heldPoll struct {
 
 // NewSession begins a session that polls.
 func (e *Engine) NewSession(h Handler) *Session {
-	s := &Session{e: e, h: h}
+	s := &Session{e: e, h: h, lastPing: time.Now()}
 	e.conns.Add(1)
-	e.wheel.Set(&s.beat, time.Now().Add(e.cfg.PingInterval), s)
+	e.wheel.Set(&s.beat, s.lastPing.Add(e.cfg.PingInterval), s)
 	return s
 }
 
@@ -147,6 +148,13 @@ func (s *Session) takeLocked() []Frame {
 	return frames
 }
 
+// Polls reports whether the session is, or was when it ended, carried by polls.
+func (s *Session) Polls() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ws == nil
+}
+
 // Close ends the session, unless it has ended already.
 func (s *Session) Close(cause Cause) {
 	s.mu.Lock()
@@ -241,12 +249,8 @@ func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
 		s.poll = nil
 	}
 	s.mu.Unlock()
-	select {
-	case frames := <-p.answer:
-		// Answered at the same moment; it is for nobody now.
-		_ = frames
-	default:
-	}
+	// What p may have been answered at this moment is lost, and the session is
+	// over: the client would not know what it has missed.
 	s.Close(Cause{Reason: ReasonTransportClose})
 	return nil, nil
 }
@@ -334,14 +338,17 @@ func (s *Session) Pause() {
 // Resume ends a pause.
 func (s *Session) Resume() {
 	s.mu.Lock()
-	ws := s.ws
+	defer s.mu.Unlock()
 	if s.resumed != nil {
 		close(s.resumed)
 		s.resumed = nil
+		if s.pinged && s.ws == nil && !s.closed {
+			// The answer had to wait for the POST that was held back.
+			s.e.wheel.Set(&s.beat, time.Now().Add(s.e.cfg.PingTimeout), s)
+		}
 	}
-	s.mu.Unlock()
-	if ws != nil {
-		ws.Resume()
+	if s.ws != nil {
+		s.ws.Resume()
 	}
 }
 
@@ -355,19 +362,21 @@ func (s *Session) waitResumed() {
 	}
 }
 
-// Expired is the heartbeat while the session polls, or the end of a probe.
+// Expired is the heartbeat while the session polls. While a POST is held back
+// the client cannot answer, as it sends one at a time; but it goes on counting
+// the time between pings.
 func (s *Session) Expired(now time.Time) {
 	s.mu.Lock()
 	if s.closed || s.ws != nil {
 		s.mu.Unlock()
 		return
 	}
-	if s.pinged {
+	if s.pinged && s.resumed == nil {
 		s.mu.Unlock()
 		s.Close(Cause{Reason: ReasonPingTimeout})
 		return
 	}
-	s.pinged = true
+	s.pinged, s.lastPing = true, now
 	s.out = append(s.out, Packet(eio.Packet{Type: eio.Ping}))
 	s.answerLocked()
 	s.e.wheel.Set(&s.beat, now.Add(s.e.cfg.PingTimeout), s)

@@ -87,7 +87,9 @@ func (t *carrier) Receive(binary bool, data []byte) Task {
 	case err == nil && p.Type == eio.Ping && string(p.Data) == "probe":
 		_ = t.conn.Send(Packet(eio.Packet{Type: eio.Pong, Data: p.Data}))
 		t.mu.Lock()
-		t.probed = time.Now()
+		if t.probed.IsZero() { // probing again buys no time
+			t.probed = time.Now()
+		}
 		t.mu.Unlock()
 		s.e.wheel.Set(&t.timer, time.Now().Add(noopDelay), t)
 	case err == nil && p.Type == eio.Upgrade:
@@ -121,10 +123,11 @@ func (s *Session) switchTo(t *carrier) {
 		_ = s.ws.SendAll(frames, false)
 	}
 	if s.resumed != nil {
-		// A POST that waits goes on; from here the WebSocket does.
-		close(s.resumed)
-		s.resumed = nil
+		// A POST is held back still, which no honest client leaves behind. What
+		// holds for it holds for the WebSocket.
+		s.ws.Pause()
 	}
+	s.ws.pingAt(s.lastPing.Add(s.e.cfg.PingInterval))
 }
 
 // Expired sends the noops that let the client finish its polls while it
@@ -137,6 +140,11 @@ func (t *carrier) Expired(now time.Time) {
 		return
 	}
 	t.mu.Lock()
+	if !t.probed.IsZero() && s.resumed != nil {
+		// A client upgrades only after the answer to its POST, which is held
+		// back; one that is refused then has given up its polls already.
+		t.probed = now
+	}
 	probed := t.probed
 	t.mu.Unlock()
 	if probed.IsZero() || now.Sub(probed) >= s.e.cfg.UpgradeTimeout {

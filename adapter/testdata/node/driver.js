@@ -2,7 +2,7 @@
 // JSON lines on stdin, what happens goes as JSON lines to stdout. Bytes travel
 // as {"$bytes": base64} in both directions.
 "use strict";
-const { io } = require("socket.io-client");
+const clients = { 4: require("socket.io-client").io, 3: require("socket.io-client-3").io };
 const readline = require("node:readline");
 
 const sockets = new Map();
@@ -25,13 +25,14 @@ function unpack(v) {
 }
 
 const commands = {
-  open({ name, url, options }) {
-    const s = io(url, { reconnection: false, forceNew: true, ...options });
+  open({ name, url, options, version }) {
+    const s = clients[version](url, { reconnection: false, forceNew: true, ...options });
     sockets.set(name, s);
     s.on("connect", () => tell({ name, kind: "connect", id: s.id, transport: s.io.engine.transport.name }));
     s.on("connect_error", (e) => tell({ name, kind: "connect_error", message: e.message, data: e.data, context: e.context && e.context.status }));
     s.on("disconnect", (reason) => tell({ name, kind: "disconnect", reason }));
     s.onAny((event, ...args) => {
+      if (event === s.counted) return;
       const ack = typeof args.at(-1) === "function" ? args.pop() : undefined;
       tell({ name, kind: "event", event, args: pack(args), acked: !!ack });
       if (ack) ack("ack of " + event, ...args);
@@ -42,6 +43,9 @@ const commands = {
     const s = sockets.get(name);
     const values = unpack(args ?? []);
     if (call === undefined) return s.emit(event, ...values);
+    if (!s.timeout) { // before 4.4
+      return s.emit(event, ...values, (...answer) => tell({ name, kind: "answer", call, args: pack(answer) }));
+    }
     s.timeout(10000).emit(event, ...values, (err, ...answer) => tell({ name, kind: "answer", call, args: pack(answer), error: err && err.message }));
   },
   // Another namespace over the same connection.
@@ -60,6 +64,36 @@ const commands = {
   stream({ name, event, count }) {
     const s = sockets.get(name);
     for (let i = 0; i < count; i++) s.emit(event, i);
+  },
+  // The same, a few at a time, so that they meet every stage of an upgrade. The
+  // last ones wait for the transport "until". Tells how many were sent by polling.
+  trickle({ name, event, count, until }) {
+    const s = sockets.get(name);
+    let i = 0, polled = 0;
+    const some = () => {
+      const transport = s.io.engine.transport.name;
+      const most = transport === until ? count : count * 0.9;
+      const from = i;
+      for (const end = Math.min(i + count / 100, most); i < end; i++) s.emit(event, i);
+      if (transport === "polling") polled += i - from;
+      if (i < count) return setTimeout(some, 1);
+      tell({ name, kind: "trickled", args: [polled] });
+    };
+    s.once("connect", some);
+  },
+  // Expects events with the numbers from 0, in order, and tells once: when all
+  // have come, or what came instead.
+  count({ name, event, count }) {
+    const s = sockets.get(name);
+    let next = 0;
+    s.counted = event;
+    s.on(event, (i) => {
+      if (i !== next) {
+        s.off(event);
+        return tell({ name, kind: "counted", args: [i], message: `expected ${next} of ${event}` });
+      }
+      if (++next === count) tell({ name, kind: "counted", args: [next] });
+    });
   },
   engine({ name }) {
     const e = sockets.get(name).io.engine;

@@ -1,0 +1,73 @@
+package adapter
+
+import (
+	"net/http"
+	"time"
+)
+
+// Left counts what the server still keeps of sockets and sessions, and of the
+// given rooms and users.
+func (s *Server) Left(rooms, users []string) map[string]int {
+	left := make(map[string]int)
+	note := func(what string, n int) {
+		if n > 0 {
+			left[what] += n
+		}
+	}
+	s.follow.mu.Lock()
+	note("bindings", len(s.follow.bindings))
+	note("queue", len(s.follow.queue))
+	note("runners", s.follow.runners)
+	s.follow.mu.Unlock()
+	s.locks.mu.Lock()
+	note("locks", len(s.locks.held))
+	s.locks.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	note("clients", len(s.clients))
+	for name, n := range s.namespaces {
+		note("sockets of "+name, len(n.all()))
+		for _, r := range rooms {
+			note("room "+r+" of "+name, n.rooms.Len(r))
+		}
+		for _, u := range users {
+			note("user "+u+" of "+name, n.users.Len(u))
+		}
+	}
+	return left
+}
+
+// Sockets returns how many sockets are open.
+func (s *Server) Sockets() int { return len(s.sockets()) }
+
+// RequestAgain returns r as a replay would see it.
+func RequestAgain(r *http.Request, answer http.Header) (*http.Request, error) {
+	h, err := record(r, answer)
+	if err != nil {
+		return nil, err
+	}
+	return h.parse(r.Context())
+}
+
+type closeLink struct {
+	link
+	closed chan Reason
+}
+
+func (l closeLink) close(r Reason) { l.closed <- r }
+
+// HangReplay makes a socket whose replay began the given time ago and has not
+// ended, lets its timer fire, and returns why the socket was closed, if it was.
+func HangReplay(s *Server, ago time.Duration) (r Reason, closed bool) {
+	s.follow.began = time.Now().Add(-ago)
+	l := closeLink{closed: make(chan Reason, 1)}
+	b := &binding{f: &s.follow, queued: true, running: true, sockets: []*Socket{{ns: s.Namespace, link: l}}}
+	b.Expired(time.Now())
+	s.eng.Wheel().Stop(&b.timer)
+	select {
+	case r := <-l.closed:
+		return r, true
+	default:
+		return "", false
+	}
+}
