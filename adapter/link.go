@@ -51,6 +51,7 @@ type message struct {
 	ns    *Namespace
 	event string
 	args  []any
+	id    uint64 // where an acknowledgement is wanted
 	plain []engine.Frame
 	sio   []engine.Frame
 }

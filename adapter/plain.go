@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -59,7 +60,11 @@ func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 		return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
 	}
 	b := engine.NewBuilder(len(m.event) + len(data) + 24)
-	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, nil) })
+	var id []byte
+	if m.id != 0 {
+		id = strconv.AppendUint(nil, m.id, 10)
+	}
+	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, id) })
 	m.plain = []engine.Frame{b.Text()}
 	return m.plain, nil
 }
@@ -135,6 +140,10 @@ func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
 		p.reject(m.ID, err.Error())
 		return nil
 	}
+	if m.Type == plain.Reply {
+		p.answered(m)
+		return nil
+	}
 	if plain.Reserved(m.Type) {
 		p.reject(nil, fmt.Sprintf("expected the name of an event, got %q, which belongs to the protocol", m.Type))
 		return nil
@@ -144,6 +153,28 @@ func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
 		in.args = []json.RawMessage{m.Data}
 	}
 	return p.socket.receive(in)
+}
+
+// answered passes on what the client replies to an event of ours.
+func (p *plainConn) answered(m plain.Message) {
+	id, err := strconv.ParseUint(string(m.ID), 10, 64)
+	if err != nil {
+		p.reject(nil, `expected a reply with the "id" of an event that wants one`)
+		return
+	}
+	a := answer{}
+	if m.Data != nil {
+		a.args = []json.RawMessage{m.Data}
+	}
+	if m.Error != nil && string(m.Error) != "null" {
+		e := new(Error)
+		if json.Unmarshal(m.Error, e) != nil || e.Code == "" {
+			p.reject(nil, `expected the "error" of a reply to be {"code":…,"message":…}`)
+			return
+		}
+		a.err = e
+	}
+	p.socket.answered(id, a)
 }
 
 // reject tells the client what was wrong with a frame, and closes on one that

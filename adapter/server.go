@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -39,7 +40,8 @@ type Server struct {
 	follow   follower
 	ended    tombstones
 	locks    keyedLocks
-	warned   sync.Map // middlewares that a warning has named
+	calls    atomic.Uint64 // ids of acknowledgements asked for
+	warned   sync.Map      // middlewares that a warning has named
 
 	ctx    context.Context // ends with the server
 	cancel context.CancelCauseFunc

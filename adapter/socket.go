@@ -53,6 +53,7 @@ type Socket struct {
 	held        []engine.Frame
 	heldBytes   int
 	rooms       []string
+	asked       map[uint64]chan answer
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
 }
@@ -328,7 +329,14 @@ func (s *Socket) turn(it item) {
 			e := &Error{Code: CodeInternal, Message: "something went wrong on the server"}
 			if it.run != nil {
 				// Neither let in nor refused, or guarded by nobody: end it.
-				s.link.refuse(e)
+				s.mu.Lock()
+				entered := s.entered
+				s.mu.Unlock()
+				if entered {
+					s.close(ReasonForbidden)
+				} else {
+					s.link.refuse(e)
+				}
 				return
 			}
 			s.link.fail(it.in, e)

@@ -48,7 +48,7 @@ func TestBadFramesAreNamed(t *testing.T) {
 		{`{}`, `expected \"type\"`},
 		{`{"type":7}`, `expected \"type\" to be a string, got a number`},
 		{`{"type":"echo","id":{}}`, `expected \"id\" to be a number or a string, got an object`},
-		{`{"type":"reply","id":1}`, `belongs to the protocol`},
+		{`{"type":"connect","id":1}`, `belongs to the protocol`},
 		{`{"type":"nope","id":"a"}`, `{"type":"reply","id":"a","error":{"code":"unknown_event"`},
 		{`{"type":"nope"}`, `there are: count, echo`},
 		{`{"type":"typed","id":3,"data":{"text":[]}}`, `event \"typed\": expected \"text\" to be a string, got array`},

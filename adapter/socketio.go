@@ -94,6 +94,9 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 			in.id = strconv.AppendUint(nil, m.ID, 10)
 		}
 		return s.socket.receive(in), nil
+	case sio.Ack:
+		s.socket.answered(m.ID, answer{args: sio.SplitArgs(m.Data), attachments: m.Binary})
+		return nil, nil
 	}
 	return nil, fmt.Errorf("expected an event, got %v", m.Type)
 }
@@ -336,7 +339,9 @@ func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
 		if err != nil {
 			return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
 		}
-		m.sio = packetFrames(sio.Packet{Type: sio.Event, Namespace: m.ns.name, Data: data}, attachments)
+		m.sio = packetFrames(sio.Packet{
+			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
+		}, attachments)
 	}
 	return m.sio, nil
 }
