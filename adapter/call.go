@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
-	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // answer is what a client has acknowledged an event with.
 type answer struct {
 	args        []json.RawMessage
 	attachments [][]byte
+	packed      bool
 	err         error
 }
 
@@ -76,7 +75,7 @@ func CallAll[Out any](ctx context.Context, o Op, event string, args ...any) ([]R
 	return replies, nil
 }
 
-// call sends m and returns where its answer will be.
+// call sends m, unless the socket is gone, and returns where its answer will be.
 func (s *Socket) call(m *message) (chan answer, error) {
 	wait := make(chan answer, 1)
 	s.mu.Lock()
@@ -133,10 +132,10 @@ func await[Out any](ctx context.Context, s *Socket, id uint64, wait chan answer)
 			return out, err
 		}
 	}
-	if a.err != nil || len(a.args) == 0 {
+	if a.err != nil {
 		return out, a.err
 	}
-	if err := sio.Bind(a.args[0], a.attachments, &out); err != nil {
+	if out, err = decode[Out](incoming{args: a.args, attachments: a.attachments, packed: a.packed}); err != nil {
 		return out, fmt.Errorf("adapter: acknowledgement: %s", explain(err))
 	}
 	return out, nil

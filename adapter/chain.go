@@ -33,6 +33,7 @@ type step struct {
 const (
 	methodHandshake = "USHERHANDSHAKE"
 	methodReplay    = "USHERREPLAY"
+	methodUpgrade   = "USHERUPGRADE" // of a connection that polls
 )
 
 // A mount is where the adapter hangs in an engine.
@@ -57,6 +58,7 @@ type pass struct {
 	mount *mount
 	req   *http.Request
 	w     recorder
+	known bool // who asks: nobody is to be identified
 	// admit decides, within the chain, about the identity that was found, so
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error
@@ -82,6 +84,7 @@ func (s *Server) register(g *gin.RouterGroup, path string) {
 	for method, has := range map[string]func(when) bool{
 		methodHandshake: func(when) bool { return true },
 		methodReplay:    func(w when) bool { return w == always },
+		methodUpgrade:   func(w when) bool { return w == each },
 	} {
 		handlers := gin.HandlersChain{enter}
 		for _, l := range s.chain {
@@ -117,7 +120,11 @@ func (s *Server) terminal(c *gin.Context) {
 	if c.Writer.Written() || c.Writer.Status() >= http.StatusMultipleChoices {
 		return // refused without Abort
 	}
-	id, err := s.identify(c, &p.visit)
+	var id *Identity
+	var err error
+	if !p.known {
+		id, err = s.identify(c, &p.visit)
+	}
 	if err == nil {
 		p.keys = snapshotKeys(c)
 		err = p.admit(c.Request.Context(), id)

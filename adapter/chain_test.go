@@ -49,7 +49,7 @@ func TestChainThatReturnsEarlyAdmitsNobody(t *testing.T) {
 		t.Errorf("%v, want 403", err)
 	}
 	<-done
-	if n := srv.Sockets(); n > 0 {
+	if n := srv.Open(); n > 0 {
 		t.Errorf("%d sockets are open", n)
 	}
 	if err := srv.Shutdown(t.Context()); err != nil {

@@ -17,12 +17,11 @@ type Source struct{ query string }
 // gin.Logger, which writes the raw query before any handler can clear it.
 func Query(name string) Source { return Source{query: name} }
 
-// moveCredentials returns r, or a copy whose token stands in Authorization. A
-// header that the client sent itself wins over other places.
+// moveCredentials returns r, or a copy whose token stands in Authorization with
+// the scheme written as "Bearer": middlewares compare it as it stands, clients
+// send it in any case. A header that the client sent itself wins over other
+// places.
 func (s *Server) moveCredentials(r *http.Request) (*http.Request, *Error) {
-	if len(s.cfg.Credentials) == 0 {
-		return r, nil
-	}
 	var token string
 	query := r.URL.Query()
 	found := false
@@ -36,7 +35,9 @@ func (s *Server) moveCredentials(r *http.Request) (*http.Request, *Error) {
 		query.Del(src.query)
 		found = true
 	}
-	if !found {
+	header := r.Header.Get("Authorization")
+	canonical := strings.HasPrefix(header, "Bearer ") || trimScheme(header) == header
+	if !found && canonical {
 		return r, nil
 	}
 	if strings.ContainsFunc(token, func(c rune) bool { return c < ' ' || c > '~' }) {
@@ -47,16 +48,20 @@ func (s *Server) moveCredentials(r *http.Request) (*http.Request, *Error) {
 	moved.Header = r.Header.Clone()
 	moved.URL = new(url.URL)
 	*moved.URL = *r.URL
-	moved.URL.RawQuery = query.Encode()
+	if found {
+		moved.URL.RawQuery = query.Encode()
+	}
 	moved.RequestURI = moved.URL.RequestURI()
-	if token != "" && r.Header.Get("Authorization") == "" {
+	switch {
+	case header != "" && trimScheme(header) != header:
+		moved.Header.Set("Authorization", "Bearer "+trimScheme(header))
+	case header == "" && token != "":
 		moved.Header.Set("Authorization", "Bearer "+trimScheme(token))
 	}
 	return &moved, nil
 }
 
-// trimScheme drops a scheme in front of a token: middlewares compare it
-// case-sensitively with "Bearer", clients send it in any case or not at all.
+// trimScheme drops the scheme in front of a token, in any case.
 func trimScheme(token string) string {
 	if len(token) > 7 && strings.EqualFold(token[:7], "bearer ") {
 		return strings.TrimSpace(token[7:])

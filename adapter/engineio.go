@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,13 +18,33 @@ import (
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
-// serveEngine is the route of Engine.IO: handshakes, polls, posts and upgrades.
-func (s *Server) serveEngine(c *gin.Context, m *mount) {
-	r := c.Request
-	if e := s.checkOrigin(r); e != nil {
+// beforeEngine is asked before any middleware of UseEach.
+func (s *Server) beforeEngine(c *gin.Context) {
+	if e := s.checkOrigin(c.Request); e != nil {
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
+	c.Set(bareWriter, c.Writer)
+}
+
+// bareWriter is where a request keeps its writer as no middleware of UseEach has
+// wrapped it: many wrappers hide that deadlines can be set.
+const bareWriter = "github.com/gin-usher/usher/adapter.writer"
+
+// onPolls makes a middleware of UseEach one of the route, for the requests that
+// do not pass through the chain: polls, posts and what browsers ask before.
+func onPolls(mw gin.HandlerFunc) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		r := c.Request
+		if query := r.URL.Query(); r.Method == http.MethodOptions || query.Get("sid") != "" && query.Get("transport") == "polling" {
+			mw(c)
+		}
+	}
+}
+
+// serveEngine is the route of Engine.IO: handshakes, polls, posts and upgrades.
+func (s *Server) serveEngine(c *gin.Context, m *mount) {
+	r := c.Request
 	s.allowOrigin(c)
 	if r.Method == http.MethodOptions {
 		c.Header("Access-Control-Allow-Methods", "GET, POST")
@@ -69,14 +90,7 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 	}
 	switch {
 	case transport == "websocket":
-		c.Status(http.StatusSwitchingProtocols)
-		if err := conn.session.Upgrade(c.Writer, r, engineHeaders(c)); err != nil {
-			if errors.Is(err, engine.ErrNotWebSocket) {
-				protocolError(c, eio.ErrRequest)
-			}
-			return
-		}
-		s.deafen(c)
+		conn.upgrade(c, m)
 	case r.Method == http.MethodGet:
 		conn.poll(c)
 	default:
@@ -90,15 +104,23 @@ func protocolError(c *gin.Context, e *eio.Error) {
 	c.Data(e.Status(), "application/json", e.JSON())
 }
 
-// engineHeaders are the headers of middlewares above the route, for a 101.
-func engineHeaders(c *gin.Context) http.Header {
-	h := c.Writer.Header().Clone()
-	for k := range h {
-		if ofConnection(k) {
-			delete(h, k)
-		}
+// upgrade lets a WebSocket take over from the polls.
+func (conn *sioConn) upgrade(c *gin.Context, m *mount) {
+	s := conn.srv
+	p := &pass{srv: s, mount: m, req: c.Request, known: true}
+	p.admit = func(context.Context, *Identity) error { return nil }
+	if p.run(methodUpgrade) != admitted {
+		s.reject(c, p)
+		return
 	}
-	return h
+	c.Status(http.StatusSwitchingProtocols)
+	if err := conn.session.Upgrade(c.Writer, c.Request, answerHeaders(c, p)); err != nil {
+		if errors.Is(err, engine.ErrNotWebSocket) {
+			protocolError(c, eio.ErrRequest)
+		}
+		return
+	}
+	s.deafen(c)
 }
 
 // allowOrigin lets pages of listed origins read the answers of polls, unless
@@ -186,7 +208,7 @@ func (conn *sioConn) poll(c *gin.Context) {
 // other. No deadline may be left behind: where the server sets none, it would
 // hit whatever comes next over the same connection.
 func holdOn(c *gin.Context) (done func()) {
-	rc := http.NewResponseController(c.Writer)
+	rc := http.NewResponseController(c.MustGet(bareWriter).(gin.ResponseWriter))
 	_ = rc.SetWriteDeadline(time.Time{})
 	return func() {
 		server, _ := c.Request.Context().Value(http.ServerContextKey).(*http.Server)

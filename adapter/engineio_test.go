@@ -9,9 +9,11 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -375,5 +377,112 @@ func TestSocketIOSlowPoller(t *testing.T) {
 	}
 	if _, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); body != "1" {
 		t.Errorf("the poll was answered %q, want a close packet and nothing else", body)
+	}
+}
+
+// TestHeadersOfEveryAnswer: what the reference has the events "initial_headers"
+// and "headers" for, middlewares do here.
+func TestHeadersOfEveryAnswer(t *testing.T) {
+	var handshakes, requests atomic.Int32
+	s := openSite(t, adapter.Config{}, func(srv *adapter.Server) {
+		srv.UseOnce(func(c *gin.Context) {
+			handshakes.Add(1)
+			c.Header("X-Initial", "yes")
+		})
+		srv.UseEach(func(c *gin.Context) {
+			requests.Add(1)
+			c.Header("X-Each", "yes")
+			if c.GetHeader("X-Evil") != "" {
+				c.AbortWithStatus(http.StatusTeapot)
+			}
+		})
+	})
+	b := s.NewBrowser(t, "")
+	_, body, h := engineDo(t, b, "GET", enginePath, "", nil)
+	if h.Get("X-Initial") == "" || len(h.Values("X-Each")) != 1 {
+		t.Errorf("handshake: %v", h)
+	}
+	var open struct{ SID string }
+	if err := json.Unmarshal([]byte(body[1:]), &open); err != nil {
+		t.Fatal(err)
+	}
+	path := enginePath + "&sid=" + open.SID
+	for _, r := range []struct{ method, body string }{{"POST", "40"}, {"GET", ""}, {"OPTIONS", ""}} {
+		_, _, h := engineDo(t, b, r.method, path, r.body, nil)
+		if h.Get("X-Initial") != "" || len(h.Values("X-Each")) != 1 {
+			t.Errorf("%s: %v", r.method, h)
+		}
+	}
+	if status, _, _ := engineDo(t, b, "POST", path, `42["echo"]`, http.Header{"X-Evil": {"yes"}}); status != http.StatusTeapot {
+		t.Errorf("a POST that a middleware refuses: %d", status)
+	}
+	up := "ws" + strings.TrimPrefix(s.URL, "http") + "/socket.io/?EIO=4&transport=websocket&sid=" + open.SID
+	d := websocket.Dialer{Jar: b.HTTP.Jar}
+	if _, resp, err := d.DialContext(t.Context(), up, http.Header{"X-Evil": {"yes"}}); err == nil || resp.StatusCode != http.StatusTeapot {
+		t.Errorf("an upgrade that a middleware refuses: %v", err)
+	}
+	c, resp, err := d.DialContext(t.Context(), up, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if resp.Header.Get("X-Initial") != "" || len(resp.Header.Values("X-Each")) != 1 {
+		t.Errorf("upgrade: %v", resp.Header)
+	}
+	if a, b := handshakes.Load(), requests.Load(); a != 1 || b != 7 {
+		t.Errorf("UseOnce ran %d times and UseEach %d, want 1 and 7", a, b)
+	}
+}
+
+// TestHeadersOfCORSAreNotDoubled: browsers refuse an answer that allows its
+// origin twice.
+func TestHeadersOfCORSAreNotDoubled(t *testing.T) {
+	cors := func(c *gin.Context) {
+		c.Header("Access-Control-Allow-Origin", c.GetHeader("Origin"))
+		c.Header("Access-Control-Allow-Credentials", "true")
+		c.Writer.Header().Add("Vary", "Origin")
+		if c.Request.Method == http.MethodOptions {
+			c.Header("Access-Control-Allow-Methods", "GET, POST")
+			c.AbortWithStatus(http.StatusNoContent)
+		}
+	}
+	for _, where := range []string{"in UseEach", "in UseOnce", "above the route"} {
+		t.Run(where, func(t *testing.T) {
+			srv, err := adapter.New(adapter.Config{Origins: []string{"https://chat.example"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+			srv.AllowAnonymous()
+			r := gin.New()
+			switch where {
+			case "in UseEach":
+				srv.UseEach(cors)
+			case "in UseOnce":
+				srv.UseOnce(cors)
+			default:
+				r.Use(cors)
+			}
+			srv.Mount(r)
+			b := adaptertest.NewBrowser(t, adaptertest.Serve(t, r))
+			origin := http.Header{"Origin": {"https://chat.example"}}
+			_, body, h := engineDo(t, b, "GET", enginePath, "", origin)
+			headers := []http.Header{h}
+			var open struct{ SID string }
+			if err := json.Unmarshal([]byte(body[1:]), &open); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range []struct{ method, body string }{{"POST", "40"}, {"GET", ""}, {"OPTIONS", ""}} {
+				_, _, h := engineDo(t, b, r.method, enginePath+"&sid="+open.SID, r.body, origin)
+				headers = append(headers, h)
+			}
+			for i, h := range headers {
+				for _, k := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Vary"} {
+					if len(h.Values(k)) != 1 {
+						t.Errorf("answer %d: %s is %q, want it once", i, k, h.Values(k))
+					}
+				}
+			}
+		})
 	}
 }

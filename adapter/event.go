@@ -39,7 +39,7 @@ func On[In any](t Events, event string, h func(ctx context.Context, s *Socket, i
 	register(t, event, g, func(ctx context.Context, s *Socket, got incoming) (any, error) {
 		in, err := decode[In](got)
 		if err != nil {
-			return nil, err
+			return nil, misfit(got.event, err)
 		}
 		return nothing{}, h(ctx, s, in)
 	})
@@ -50,7 +50,7 @@ func Handle[In, Out any](t Events, event string, h func(ctx context.Context, s *
 	register(t, event, g, func(ctx context.Context, s *Socket, got incoming) (any, error) {
 		in, err := decode[In](got)
 		if err != nil {
-			return nil, err
+			return nil, misfit(got.event, err)
 		}
 		return h(ctx, s, in)
 	})
@@ -68,8 +68,11 @@ func register(t Events, event string, g []Guard, call func(context.Context, *Soc
 	n.handlers[event] = &handler{guards: g, call: call}
 }
 
-// decode turns an event's first argument into In.
+// decode turns the arguments of an event, or of an answer, into In.
 func decode[In any](got incoming) (in In, err error) {
+	if several, ok := any(&in).(argBinder); ok {
+		return in, several.bind(got)
+	}
 	if len(got.args) == 0 {
 		return in, nil
 	}
@@ -77,10 +80,12 @@ func decode[In any](got incoming) (in In, err error) {
 		*raw = got.args[0]
 		return in, nil
 	}
-	if err := sio.Bind(got.args[0], got.attachments, &in); err != nil {
-		return in, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", got.event, explain(err))}
-	}
-	return in, nil
+	return in, sio.Bind(got.args[0], got.attachments, &in)
+}
+
+// misfit is what the client is told of arguments that decode did not take.
+func misfit(event string, err error) *Error {
+	return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", event, explain(err))}
 }
 
 // explain says in JSON's words what a value should have been.
@@ -115,10 +120,54 @@ func jsonKind(t reflect.Type) string {
 	return "a number"
 }
 
+// An Event is an event from a client, as Intercept and OnAny see it.
+type Event struct{ in incoming }
+
+// Name returns the event's name.
+func (e Event) Name() string { return e.in.event }
+
+// Len returns how many arguments the event has.
+func (e Event) Len() int { return len(e.in.args) }
+
+// Bind decodes the argument at i into v, a pointer, bytes included. v stays as
+// it is if there are not so many.
+func (e Event) Bind(i int, v any) error {
+	if i < 0 || i >= len(e.in.args) {
+		return nil
+	}
+	if err := sio.Bind(e.in.args[i], e.in.attachments, v); err != nil {
+		return misfit(e.in.event, err)
+	}
+	return nil
+}
+
+// JSON returns the argument at i as it came; nil if there are not so many. Where
+// it had bytes there are placeholders.
+func (e Event) JSON(i int) json.RawMessage {
+	if i < 0 || i >= len(e.in.args) {
+		return nil
+	}
+	return slices.Clone(e.in.args[i])
+}
+
+// WantsAnswer reports whether the client waits for an acknowledgement.
+func (e Event) WantsAnswer() bool { return e.in.id != nil }
+
 // handle runs the handler of one event.
 func (n *Namespace) handle(ctx context.Context, s *Socket, in incoming) (any, error) {
+	for _, f := range n.interceptors {
+		if err := f(ctx, s, Event{in}); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range n.onAny {
+		f(ctx, s, Event{in})
+	}
 	h := n.handlers[in.event]
 	if h == nil {
+		if len(n.onAny) > 0 && in.id == nil {
+			return nothing{}, nil
+		}
 		msg := fmt.Sprintf("there is no event %q here", in.event)
 		if n.srv.cfg.Development {
 			msg += "; there are: " + strings.Join(slices.Sorted(maps.Keys(n.handlers)), ", ")

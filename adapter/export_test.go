@@ -37,8 +37,8 @@ func (s *Server) Left(rooms, users []string) map[string]int {
 	return left
 }
 
-// Sockets returns how many sockets are open.
-func (s *Server) Sockets() int { return len(s.sockets()) }
+// Open returns how many sockets are open.
+func (s *Server) Open() int { return len(s.sockets()) }
 
 // RequestAgain returns r as a replay would see it.
 func RequestAgain(r *http.Request, answer http.Header) (*http.Request, error) {
@@ -71,3 +71,31 @@ func HangReplay(s *Server, ago time.Duration) (r Reason, closed bool) {
 		return "", false
 	}
 }
+
+// MatchPattern matches a name with a pattern.
+func MatchPattern(name, with string) (params map[string]string, ok bool, err error) {
+	p, err := parsePattern(name)
+	if err != nil {
+		return nil, false, err
+	}
+	params, ok = p.match(with)
+	return params, ok, nil
+}
+
+// Here returns the sockets of a namespace.
+func (s *Server) Here(name string) []*Socket { return Op{ns: s.Of(name)}.selectInto(nil) }
+
+// Made returns the namespaces that patterns have made.
+func (s *Server) Made() (names []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for name, n := range s.namespaces {
+		if n.pattern != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Settle waits for the last turns of sockets that have ended.
+func (s *Server) Settle() { s.live.Wait() }

@@ -225,7 +225,11 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 	moved := make(map[*binding]struct{})
 	for _, b := range f.ofSessionLocked(from) {
 		for _, s := range append([]*Socket(nil), b.sockets...) {
-			s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{cookie}))
+			shake := s.shake.Load().withCookies([]*http.Cookie{cookie})
+			s.shake.Store(shake)
+			if over, ok := s.link.(*sioSocket); ok {
+				over.conn.follow(to, shake)
+			}
 			f.unbindLocked(s)
 			moved[f.bindLocked(s, to, b.key)] = struct{}{}
 		}
@@ -234,6 +238,20 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 	for b := range moved {
 		f.trigger(b)
 	}
+}
+
+// rebind binds s to another credential of its user, and has it looked at.
+func (f *follower) rebind(s *Socket, adm *admission) {
+	f.mu.Lock()
+	if s.binding == nil { // it has ended
+		f.mu.Unlock()
+		return
+	}
+	s.shake.Store(adm.shake)
+	f.unbindLocked(s)
+	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	f.mu.Unlock()
+	f.trigger(b)
 }
 
 // Expired is the timer of a binding: the interval has passed, or the gap after

@@ -2,8 +2,10 @@ package adapter
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
+	"github.com/gin-usher/usher/adapter/internal/plain"
 )
 
 // A link carries one socket over a connection, in the connection's format. No
@@ -33,6 +35,7 @@ type incoming struct {
 	id          json.RawMessage // nil where no answer is wanted
 	args        []json.RawMessage
 	attachments [][]byte // binary that placeholders in args stand for
+	packed      bool     // the format has room for one argument: several come as an array
 }
 
 func (in incoming) size() (n int) {
@@ -46,7 +49,7 @@ func (in incoming) size() (n int) {
 }
 
 // A message is an event on its way out. Each format is built when the first
-// socket of that format is met, and shared by all.
+// socket of that format is met, and shared by all. One goroutine uses it.
 type message struct {
 	ns    *Namespace
 	event string
@@ -54,4 +57,30 @@ type message struct {
 	id    uint64 // where an acknowledgement is wanted
 	plain []engine.Frame
 	sio   []engine.Frame
+
+	elsewhere map[string]*message // the same in other namespaces of a pattern
+}
+
+func newMessage(n *Namespace, event string, args []any) (*message, error) {
+	if event == "" || plain.Reserved(event) {
+		return nil, fmt.Errorf("adapter: emit: expected the name of an event, got %q, which belongs to the protocol", event)
+	}
+	return &message{ns: n, event: event, args: args}, nil
+}
+
+// in returns m for a socket of n: in Socket.IO's format the namespace is part of
+// the packet.
+func (m *message) in(n *Namespace) *message {
+	if m.ns == n || m.ns.name == n.name {
+		return m
+	}
+	there := m.elsewhere[n.name]
+	if there == nil {
+		if m.elsewhere == nil {
+			m.elsewhere = make(map[string]*message)
+		}
+		there = &message{ns: n, event: m.event, args: m.args, id: m.id, plain: m.plain}
+		m.elsewhere[n.name] = there
+	}
+	return there
 }

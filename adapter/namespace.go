@@ -11,16 +11,20 @@ import (
 
 // A Namespace is a set of sockets with its own events, rooms and guards. It is
 // set up before Mount; On, Require and the like panic afterwards.
+//
+// One whose name has parameters, such as "/room/:id", is a pattern: sockets are
+// in the namespaces that it makes, which share its guards and handlers, exist
+// while somebody is in them, and have rooms of their own. What is emitted to a
+// pattern goes to all of them.
 type Namespace struct {
 	srv  *Server
 	name string
+	*conduct
 
-	anonymous    bool
-	guards       []Guard
-	handlers     map[string]*handler
-	onConnect    []func(ctx context.Context, s *Socket) error
-	onIdentity   []func(ctx context.Context, s *Socket, old *Identity) error
-	onDisconnect []func(s *Socket, r Reason)
+	parts   pattern           // if it is one
+	pattern *Namespace        // that has made this one
+	params  map[string]string // what the pattern's parameters stand for
+	uses    int               // sockets that are here or about to be, if there is a pattern; guarded by Server.mu
 
 	rooms rooms.Index[*Socket]
 	users rooms.Index[*Socket] // by user id
@@ -29,12 +33,34 @@ type Namespace struct {
 	sockets map[string]*Socket
 }
 
+// A conduct is how a namespace behaves: what is set up before Mount. Those that
+// a pattern makes share the pattern's.
+type conduct struct {
+	anonymous    bool
+	guards       []Guard
+	handlers     map[string]*handler
+	interceptors []func(ctx context.Context, s *Socket, e Event) error
+	onAny        []func(ctx context.Context, s *Socket, e Event)
+	onOutgoing   []func(s *Socket, event string, args []any)
+	onConnect    []func(ctx context.Context, s *Socket) error
+	onIdentity   []func(ctx context.Context, s *Socket, old *Identity) error
+	onDisconnect []func(s *Socket, r Reason)
+}
+
 func newNamespace(srv *Server, name string) *Namespace {
-	return &Namespace{srv: srv, name: name, handlers: make(map[string]*handler), sockets: make(map[string]*Socket)}
+	return &Namespace{
+		srv: srv, name: name, sockets: make(map[string]*Socket),
+		conduct: &conduct{handlers: make(map[string]*handler)},
+	}
 }
 
 // Name returns the namespace's name: "/" or "/admin".
 func (n *Namespace) Name() string { return n.name }
+
+// Param returns what a parameter of the pattern stands for in this namespace:
+// in "/room/7", made by "/room/:id", Param("id") is "7". It is "" for a name
+// that the pattern does not have.
+func (n *Namespace) Param(name string) string { return n.params[name] }
 
 // AllowAnonymous admits sockets of which the chain passed and named nobody.
 // Without it a namespace admits identified people only.
@@ -50,6 +76,31 @@ func (n *Namespace) Require(g ...Guard) *Namespace {
 	n.srv.mustBeOpen("Require")
 	n.guards = append(n.guards, g...)
 	return n
+}
+
+// Intercept adds a function that is asked about every event from a client before
+// it reaches its handler. An error refuses the event, as if the handler had
+// returned it; the socket goes on.
+func (n *Namespace) Intercept(f func(ctx context.Context, s *Socket, e Event) error) {
+	n.srv.mustBeOpen("Intercept")
+	n.interceptors = append(n.interceptors, f)
+}
+
+// OnAny adds a function that gets every event from a client that was not
+// intercepted, before its handler does. An event that has no handler is then no
+// error, unless the client waits for an acknowledgement.
+func (n *Namespace) OnAny(f func(ctx context.Context, s *Socket, e Event)) {
+	n.srv.mustBeOpen("OnAny")
+	n.onAny = append(n.onAny, f)
+}
+
+// OnAnyOutgoing adds a function that sees every event on its way to a client:
+// once for each socket, on the goroutine that emits, before the event is
+// queued. It must not change args, which all sockets of a broadcast share.
+// Acknowledgements are no events.
+func (n *Namespace) OnAnyOutgoing(f func(s *Socket, event string, args []any)) {
+	n.srv.mustBeOpen("OnAnyOutgoing")
+	n.onOutgoing = append(n.onOutgoing, f)
 }
 
 // OnConnect adds a function that runs as the first item of each socket, before
@@ -134,3 +185,17 @@ func (n *Namespace) Volatile() Op { return Op{ns: n}.Volatile() }
 
 // Emit sends an event to every socket of the namespace.
 func (n *Namespace) Emit(event string, args ...any) error { return Op{ns: n}.Emit(event, args...) }
+
+// Sockets returns what is known of every socket of the namespace.
+func (n *Namespace) Sockets(ctx context.Context) ([]RemoteSocket, error) {
+	return Op{ns: n}.Sockets(ctx)
+}
+
+// Join puts every socket of the namespace into rooms.
+func (n *Namespace) Join(rooms ...string) { Op{ns: n}.Join(rooms...) }
+
+// Leave takes every socket of the namespace out of rooms.
+func (n *Namespace) Leave(rooms ...string) { Op{ns: n}.Leave(rooms...) }
+
+// Disconnect ends every socket of the namespace.
+func (n *Namespace) Disconnect() { Op{ns: n}.Disconnect() }

@@ -83,9 +83,19 @@ func (o Op) Disconnect() {
 	}
 }
 
-// selectInto appends the selected sockets to dst, each once.
+// selectInto puts the selected sockets into dst, which is empty, each once.
 func (o Op) selectInto(dst []*Socket) []*Socket {
-	n := o.ns
+	if o.ns.parts == nil && o.ns.pattern == nil {
+		return o.selectIn(o.ns, dst)
+	}
+	for _, n := range o.ns.here() {
+		dst = append(dst, o.selectIn(n, nil)...)
+	}
+	return dst
+}
+
+// selectIn is selectInto for one namespace.
+func (o Op) selectIn(n *Namespace, dst []*Socket) []*Socket {
 	switch {
 	case o.toUser:
 		dst = n.users.Select(dst, []string{o.user}, nil)
@@ -105,7 +115,7 @@ func (o Op) selectInto(dst []*Socket) []*Socket {
 				dst = append(dst, s)
 			}
 		}
-		dst = n.dropExcept(dst, o.ids(o.except))
+		dst = n.dropExcept(dst, n.ids(o.except))
 	}
 	if o.self != nil {
 		if i := slices.Index(dst, o.self); i >= 0 {
@@ -116,9 +126,9 @@ func (o Op) selectInto(dst []*Socket) []*Socket {
 }
 
 // ids returns those of names that are ids of sockets.
-func (o Op) ids(names []string) (ids []string) {
+func (n *Namespace) ids(names []string) (ids []string) {
 	for _, name := range names {
-		if o.ns.socket(name) != nil {
+		if n.socket(name) != nil {
 			ids = append(ids, name)
 		}
 	}

@@ -36,13 +36,6 @@ type plainSocket struct {
 }
 
 // newMessage checks that an event can be sent.
-func newMessage(n *Namespace, event string, args []any) (*message, error) {
-	if event == "" || plain.Reserved(event) {
-		return nil, fmt.Errorf("adapter: emit: expected the name of an event, got %q, which belongs to the protocol", event)
-	}
-	return &message{ns: n, event: event, args: args}, nil
-}
-
 func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 	if m.plain != nil {
 		return m.plain, nil
@@ -103,6 +96,9 @@ func (p *plainConn) refuse(e *Error) {
 func (p *plainConn) reply(in incoming, out any) error {
 	var data []byte
 	if _, none := out.(nothing); !none {
+		if several, ok := out.(argList); ok {
+			out = several.list()
+		}
 		var err error
 		if data, err = encode(out); err != nil {
 			return fmt.Errorf("adapter: encode the answer to %q: %w", in.event, err)
@@ -148,7 +144,7 @@ func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
 		p.reject(nil, fmt.Sprintf("expected the name of an event, got %q, which belongs to the protocol", m.Type))
 		return nil
 	}
-	in := incoming{event: m.Type, id: m.ID}
+	in := incoming{event: m.Type, id: m.ID, packed: true}
 	if m.Data != nil {
 		in.args = []json.RawMessage{m.Data}
 	}
@@ -162,7 +158,7 @@ func (p *plainConn) answered(m plain.Message) {
 		p.reject(nil, `expected a reply with the "id" of an event that wants one`)
 		return
 	}
-	a := answer{}
+	a := answer{packed: true}
 	if m.Data != nil {
 		a.args = []json.RawMessage{m.Data}
 	}

@@ -21,7 +21,7 @@ func (n *Namespace) Presence(ctx context.Context, room string) ([]Member, error)
 	}
 	at := make(map[string]int)
 	var members []Member
-	for _, s := range n.rooms.Select(nil, []string{room}, nil) {
+	for _, s := range n.inRoom(room) {
 		id := s.Identity()
 		if id == nil {
 			continue
@@ -36,4 +36,11 @@ func (n *Namespace) Presence(ctx context.Context, room string) ([]Member, error)
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.UserID, b.UserID) })
 	return members, nil
+}
+
+func (n *Namespace) inRoom(room string) (all []*Socket) {
+	for _, n := range n.here() {
+		all = append(all, n.rooms.Select(nil, []string{room}, nil)...)
+	}
+	return all
 }

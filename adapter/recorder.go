@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -99,8 +100,16 @@ func ofConnection(name string) bool {
 // set. Cookies and Vary add up, every other header is replaced.
 func joinHeaders(dst, src http.Header) {
 	for k, vs := range src {
-		if k == "Set-Cookie" || k == "Vary" {
+		switch k {
+		case "Set-Cookie":
 			dst[k] = append(dst[k], vs...)
+			continue
+		case "Vary":
+			for _, v := range vs {
+				if !slices.Contains(dst[k], v) {
+					dst[k] = append(dst[k], v)
+				}
+			}
 			continue
 		}
 		dst[k] = append([]string(nil), vs...)

@@ -19,6 +19,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
+	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // randomID returns 128 random bits as text.
@@ -56,6 +57,7 @@ type Server struct {
 	draining   bool
 	clients    map[string]*sioConn // by the sid of Engine.IO
 	namespaces map[string]*Namespace
+	patterns   []*Namespace
 	routes     map[string]bool // full paths of the socket routes
 }
 
@@ -89,6 +91,11 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Of returns the namespace of a name, such as "/admin", making it if needed.
+//
+// A name may have parameters: "/room/:id" is a pattern, and clients may ask for
+// any namespace that fits it; see Namespace. After Mount no namespaces and
+// patterns are added, but Of still returns what there is, and for a name that
+// fits a pattern the namespace of that name, whether somebody is in it or not.
 func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
@@ -96,11 +103,24 @@ func (s *Server) Of(name string) *Namespace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.namespaces[name]
-	if n == nil {
-		if !s.open {
+	if n == nil && !s.open {
+		if n = s.matchLocked(name); n == nil {
 			panic(fmt.Sprintf("adapter: Of(%q) after Mount: namespaces are made before", name))
 		}
+		return n
+	}
+	if n == nil {
+		parts, err := parsePattern(name)
+		if err == nil {
+			err = sio.CheckNamespace(name)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("adapter: Of(%q): %v", name, err))
+		}
 		n = newNamespace(s, name)
+		if n.parts = parts; parts != nil {
+			s.patterns = append(s.patterns, n)
+		}
 		s.namespaces[name] = n
 	}
 	return n
@@ -117,8 +137,9 @@ func (s *Server) Use(mw ...gin.HandlerFunc) { s.use(always, mw) }
 func (s *Server) UseOnce(mw ...gin.HandlerFunc) { s.use(once, mw) }
 
 // UseEach adds middlewares that run on every request of a connection: CORS,
-// secure headers, request ids, recovery, size limits. A WebSocket has one
-// request, its handshake.
+// secure headers, request ids, recovery, size limits. A plain WebSocket has one
+// request, its handshake; a Socket.IO client that polls has many, and the
+// upgrade to a WebSocket is one of them.
 func (s *Server) UseEach(mw ...gin.HandlerFunc) { s.use(each, mw) }
 
 func (s *Server) use(w when, mws []gin.HandlerFunc) {
@@ -177,8 +198,15 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 	s.register(g, s.cfg.Path+"ws")
 	g.GET(s.cfg.Path+"ws", func(c *gin.Context) { s.serveWebSocket(c, m) })
 	s.register(g, s.cfg.Path)
+	engine := gin.HandlersChain{s.beforeEngine}
+	for _, l := range s.chain {
+		if l.when == each {
+			engine = append(engine, onPolls(l.mw))
+		}
+	}
+	engine = append(engine, func(c *gin.Context) { s.serveEngine(c, m) })
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
-		g.Handle(method, s.cfg.Path, func(c *gin.Context) { s.serveEngine(c, m) })
+		g.Handle(method, s.cfg.Path, engine...)
 	}
 
 	s.mu.Lock()
@@ -271,13 +299,17 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	if name == "" {
 		name = "/"
 	}
-	s.mu.RLock()
-	ns := s.namespaces[name]
-	s.mu.RUnlock()
+	ns := s.enter(name)
 	if ns == nil {
 		s.refuse(c, &Error{Code: CodeNamespace, Message: fmt.Sprintf("there is no namespace %.200q", name)})
 		return
 	}
+	opened := false // from then on the socket's end leaves the namespace
+	defer func() {
+		if !opened {
+			ns.leave()
+		}
+	}()
 	both := &plainSocket{}
 	sock, link := &both.socket, &both.conn
 	sock.ns, sock.id = ns, randomID()
@@ -300,6 +332,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.deafen(c)
+	opened = true
 	link.conn = conn
 	s.follow.add(sock, adm)
 	if s.ended.has(adm.sessionID) {
@@ -317,146 +350,6 @@ func (s *Server) upgradeFailed(c *gin.Context, err error) {
 		c.AbortWithStatusJSON(http.StatusBadRequest, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake: " + err.Error()})
 	}
 }
-
-// An admission is what a handshake that was let through leaves behind.
-type admission struct {
-	mount     *mount
-	identity  *Identity
-	keys      map[any]any
-	shake     *Handshake
-	ref       sessionRef
-	sessionID string
-	token     string      // Authorization, as the chain saw it
-	binding   string      // which sockets of its session are identified with it
-	answer    http.Header // what middlewares want on the answer
-	seen      uint64      // saves of sessions before the chain ran
-}
-
-// admit runs the chain for a handshake. decide is asked at its end, within the
-// chain. If the request is not let through it is answered, and nil returned.
-func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
-	req, e := s.moveCredentials(c.Request)
-	if e != nil {
-		s.refuse(c, e)
-		return nil
-	}
-	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
-	p := &pass{srv: s, mount: m, req: req}
-	p.admit = func(ctx context.Context, id *Identity) error {
-		adm.identity, adm.keys = id, p.keys
-		var err error
-		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
-			return err
-		}
-		return decide(ctx, adm)
-	}
-	switch p.run(methodHandshake) {
-	case unknown:
-		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
-		s.reject(c, p)
-		return nil
-	case refused:
-		s.reject(c, p)
-		return nil
-	}
-	adm.answer = c.Writer.Header().Clone()
-	joinHeaders(adm.answer, p.headers())
-	for k := range adm.answer {
-		if ofConnection(k) {
-			delete(adm.answer, k)
-		}
-	}
-	// Middlewares may have set cookies while they unwound, or above the route.
-	adm.shake = adm.shake.answered(req, adm.answer)
-	if l := p.session(); l != nil {
-		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
-	}
-	adm.bind(req)
-	return adm
-}
-
-// take gives a socket what its handshake has found.
-func (s *Socket) take(adm *admission) {
-	s.mount, s.keys, s.ref = adm.mount, adm.keys, adm.ref
-	s.shake.Store(adm.shake)
-	s.identity.Store(adm.identity)
-}
-
-// begin counts a handshake in, unless the server is shutting down.
-func (s *Server) begin() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.draining {
-		return false
-	}
-	s.handshakes.Add(1)
-	return true
-}
-
-// deafen keeps middlewares above the route from writing into the WebSocket.
-func (s *Server) deafen(c *gin.Context) {
-	deaf := &deafWriter{header: c.Writer.Header(), status: http.StatusSwitchingProtocols}
-	c.Writer = deaf
-}
-
-// reject answers a handshake with what the chain or the adapter said.
-func (s *Server) reject(c *gin.Context, p *pass) {
-	joinHeaders(c.Writer.Header(), p.headers())
-	status, own := p.answer()
-	if own != nil {
-		if !s.inBand(c, own) {
-			c.AbortWithStatusJSON(status, own)
-		}
-		return
-	}
-	if s.inBand(c, statusError(status)) {
-		return
-	}
-	if t := p.w.header.Get("Content-Type"); t != "" {
-		c.Header("Content-Type", t)
-	}
-	c.Abort()
-	c.Status(status)
-	_, _ = c.Writer.Write(p.w.body.Bytes())
-}
-
-// refuse answers a handshake with an error.
-func (s *Server) refuse(c *gin.Context, e *Error) {
-	if !s.inBand(c, e) {
-		c.AbortWithStatusJSON(e.status(), e)
-	}
-}
-
-// inBand tells a refusal over a WebSocket that is closed at once, to clients
-// that ask for it: browsers hide the status of a failed handshake from scripts.
-func (s *Server) inBand(c *gin.Context, e *Error) bool {
-	if c.Query("refusals") != "close" {
-		return false
-	}
-	answer := c.Writer.Header().Clone()
-	for k := range answer {
-		if ofConnection(k) {
-			delete(answer, k)
-		}
-	}
-	c.Status(http.StatusSwitchingProtocols)
-	conn, err := s.eng.Upgrade(c.Writer, c.Request, answer, nobody{})
-	if err != nil {
-		return !errors.Is(err, engine.ErrNotWebSocket)
-	}
-	s.deafen(c)
-	c.Abort()
-	conn.Start()
-	_ = conn.Send(errorFrame(nil, "", e))
-	conn.Close(engine.Cause{Reason: string(ReasonRefused), Code: closeCodeFor(e), Text: e.Code})
-	return true
-}
-
-// nobody is the handler of a connection that is only told why it is refused.
-type nobody struct{}
-
-func (nobody) Receive(bool, []byte) engine.Task { return nil }
-func (nobody) Closed(engine.Cause)              {}
 
 // sessionSaved and closeSession are how the store's events reach sockets.
 func (s *Server) sessionSaved(id string) { s.follow.saved(id) }
@@ -479,6 +372,7 @@ func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *h
 		}
 	}
 	if from != "" {
+		s.ended.succeeded(from, to)
 		s.follow.move(from, to, cookie)
 	}
 }

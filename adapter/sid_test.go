@@ -2,13 +2,16 @@ package adapter_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -192,4 +195,152 @@ func TestEngineIOOverlappingPolls(t *testing.T) {
 	if a, b := <-statuses, <-statuses; a+b != 600 {
 		t.Errorf("statuses %d and %d, want 200 and 400", a, b)
 	}
+}
+
+// TestP20NobodysConnectionIsNotForTheTaking: whoever logs in elsewhere is not
+// the one who has opened an anonymous connection.
+func TestP20NobodysConnectionIsNotForTheTaking(t *testing.T) {
+	s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, nil)
+	for name, owner := range map[string]*adaptertest.Browser{"without a session": s.NewBrowser(t, ""), "with one": s.NewBrowser(t, "")} {
+		if name == "with one" {
+			owner.MustPost("/set?key=color&value=red")
+		}
+		sid := engineOpen(t, owner)
+		thief := s.NewBrowser(t, "mallory")
+		if status, body, _ := engineDo(t, thief, "POST", enginePath+"&sid="+sid, `42["echo",1]`, nil); status != http.StatusForbidden {
+			t.Errorf("%s: a POST by somebody: %d %s, want 403", name, status, body)
+		}
+		if status, body, _ := engineDo(t, owner, "POST", enginePath+"&sid="+sid, `420["echo",1]`, nil); status != http.StatusOK {
+			t.Errorf("%s: the owner's POST: %d %s", name, status, body)
+		}
+	}
+}
+
+// TestP20SuccessorOfNobody: who logs in on the session of an anonymous
+// connection goes on with it, whether or not there is a socket yet.
+func TestP20SuccessorOfNobody(t *testing.T) {
+	s := openSite(t, adapter.Config{}, nil)
+	for _, connected := range []bool{true, false} {
+		b := s.NewBrowser(t, "")
+		b.MustPost("/set?key=color&value=red")
+		_, body, _ := engineDo(t, b, "GET", enginePath, "", nil)
+		var open struct{ SID string }
+		if err := json.Unmarshal([]byte(body[1:]), &open); err != nil {
+			t.Fatal(err)
+		}
+		path := enginePath + "&sid=" + open.SID
+		if connected {
+			engineDo(t, b, "POST", path, "40", nil)
+			engineDo(t, b, "GET", path, "", nil)
+		}
+		b.MustPost("/login?user=alice")
+		if !connected {
+			if status, body, _ := engineDo(t, b, "POST", path, "40", nil); status != http.StatusOK {
+				t.Fatalf("CONNECT after the login: %d %s", status, body)
+			}
+			if _, body, _ := engineDo(t, b, "GET", path, "", nil); !strings.HasPrefix(body, `40{"sid":`) {
+				t.Fatalf("CONNECT after the login was answered %s", body)
+			}
+		}
+		me := ""
+		for deadline := time.Now().Add(5 * time.Second); me != `431["alice"]` && time.Now().Before(deadline); {
+			engineDo(t, b, "POST", path, `421["me"]`, nil)
+			_, me, _ = engineDo(t, b, "GET", path, "", nil)
+		}
+		if me != `431["alice"]` {
+			t.Errorf("connected %v: me = %s, want alice", connected, me)
+		}
+	}
+}
+
+// TestP20TokenOfTheHandshakeCounts: the client of Socket.IO's guide to JWT sends
+// "authorization: bearer …" on polls and cannot do so on the upgrade.
+func TestP20TokenOfTheHandshakeCounts(t *testing.T) {
+	b := adaptertest.NewBrowser(t, tokenSite(t))
+	path := enginePath
+	open := func(token string) string {
+		_, body, _ := engineDo(t, b, "GET", path, "", http.Header{"Authorization": {token}})
+		var open struct{ SID string }
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(body, "0")), &open); err != nil {
+			t.Fatalf("handshake: %s", body)
+		}
+		return open.SID
+	}
+	sid := open("bearer alice")
+	for _, tt := range []struct {
+		token  string
+		status int
+	}{
+		{"bearer alice", 200},
+		{"Bearer alice", 200},
+		{"", 200},
+		{"bearer alice2", 200}, // a fresh token of the same user
+		{"", 200},
+		{"bearer mallory", 403},
+		{"bearer", 403},
+		{"nonsense", 403},
+	} {
+		h := http.Header{}
+		if tt.token != "" {
+			h.Set("Authorization", tt.token)
+		}
+		if status, body, _ := engineDo(t, b, "POST", path+"&sid="+sid, "6", h); status != tt.status {
+			t.Errorf("a POST with the token %q: %d %s, want %d", tt.token, status, body, tt.status)
+		}
+	}
+}
+
+// TestP20CookieOfAnyKindIsNeeded: a token in a cookie of which the adapter knows
+// nothing is a credential like a session.
+func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
+	b := adaptertest.NewBrowser(t, tokenSite(t))
+	cookie := func(v string) http.Header { return http.Header{"Cookie": {v}} }
+	_, body, _ := engineDo(t, b, "GET", enginePath, "", cookie("theme=dark; jwt=alice"))
+	var open struct{ SID string }
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(body, "0")), &open); err != nil {
+		t.Fatalf("handshake: %s", body)
+	}
+	for _, tt := range []struct {
+		header http.Header
+		status int
+	}{
+		{cookie("theme=dark; jwt=alice"), 200},
+		{cookie("jwt=alice; theme=dark"), 200},
+		{cookie("jwt=alice2; theme=light"), 200},
+		{cookie("theme=light"), 403},
+		{cookie("jwt=mallory"), 403},
+		{nil, 403},
+	} {
+		if status, body, _ := engineDo(t, b, "POST", enginePath+"&sid="+open.SID, "6", tt.header); status != tt.status {
+			t.Errorf("a POST with %v: %d %s, want %d", tt.header, status, body, tt.status)
+		}
+	}
+}
+
+// tokenSite serves sockets of people who show a token, their name and perhaps a
+// digit, in a cookie "jwt" or in Authorization, and returns its address.
+func tokenSite(t *testing.T) string {
+	t.Helper()
+	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	srv.Use(func(c *gin.Context) {
+		token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+		if !ok {
+			token, _ = c.Cookie("jwt")
+		}
+		if token == "" {
+			c.AbortWithStatus(http.StatusUnauthorized)
+			return
+		}
+		c.Set("token", token)
+	})
+	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+		return &adapter.Identity{UserID: strings.TrimRight(c.GetString("token"), "0123456789")}, nil
+	})
+	r := gin.New()
+	srv.Mount(r)
+	return adaptertest.Serve(t, r)
 }

@@ -54,6 +54,7 @@ type Socket struct {
 	heldBytes   int
 	rooms       []string
 	asked       map[uint64]chan answer
+	data        *Data
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
 }
@@ -90,6 +91,16 @@ func (s *Socket) Handshake() *Handshake { return s.shake.Load() }
 func (s *Socket) Get(key any) (value any, ok bool) {
 	value, ok = s.keys[key]
 	return value, ok
+}
+
+// Data returns what the app keeps with the socket.
+func (s *Socket) Data() *Data {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.data == nil {
+		s.data = new(Data)
+	}
+	return s.data
 }
 
 // Context ends when the socket does; its cause is the Reason.
@@ -170,7 +181,10 @@ func (s *Socket) close(r Reason) { s.link.close(r) }
 
 // send queues an event, or holds it back until OnConnect has let the socket in.
 func (s *Socket) send(m *message, volatile bool) error {
-	frames, err := s.link.encode(m)
+	for _, f := range s.ns.onOutgoing {
+		f(s, m.event, m.args)
+	}
+	frames, err := s.link.encode(m.in(s.ns))
 	if err != nil {
 		return err
 	}
@@ -401,7 +415,8 @@ func (s *Socket) ended(r Reason) {
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
 	s.pending = 0
 	var task engine.Task
-	if s.started {
+	started := s.started
+	if started {
 		task = s.pushLocked(item{run: s.disconnected})
 	}
 	s.mu.Unlock()
@@ -416,6 +431,9 @@ func (s *Socket) ended(r Reason) {
 	if cancel != nil {
 		cancel(r)
 	}
+	if !started {
+		s.ns.leave()
+	}
 	if task != nil {
 		srv.eng.Go(task)
 	}
@@ -424,6 +442,7 @@ func (s *Socket) ended(r Reason) {
 // disconnected is the last turn.
 func (s *Socket) disconnected(context.Context) {
 	defer s.ns.srv.live.Done()
+	defer s.ns.leave()
 	s.mu.Lock()
 	entered, r := s.entered, s.reason
 	s.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -74,15 +73,19 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 		return nil, conn.connect(m.Namespace)
 	}
 	conn.mu.Lock()
-	s := conn.sockets[m.Namespace]
+	s, asked := conn.sockets[m.Namespace], conn.asked
 	conn.mu.Unlock()
-	if s == nil {
+	switch {
+	case !asked:
+		return nil, fmt.Errorf("expected a CONNECT first, got %v", m.Type)
+	case s == nil:
 		return nil, nil // it may have been ended while this was on its way
 	}
 	switch m.Type {
 	case sio.Disconnect:
 		conn.drop(s)
 		s.socket.ended(ReasonClient)
+		conn.connectBy()
 		return nil, nil
 	case sio.Event:
 		name, args, err := sio.SplitEvent(m.Data)
@@ -101,6 +104,10 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 	return nil, fmt.Errorf("expected an event, got %v", m.Type)
 }
 
+// maxSockets bounds the namespaces of one connection: clients can make as many
+// names as they like for a pattern.
+const maxSockets = 100
+
 // connect makes the socket of a namespace. Whether it is let in is asked in its
 // first turn, off the reader.
 func (conn *sioConn) connect(name string) error {
@@ -109,15 +116,9 @@ func (conn *sioConn) connect(name string) error {
 		return nil // the connection is about to be closed
 	}
 	defer srv.handshakes.Done()
-	srv.mu.RLock()
-	ns := srv.namespaces[name]
-	srv.mu.RUnlock()
+	ns := srv.enter(name)
 	if ns == nil {
-		refused, err := sio.Refused(sio.V5, name, sio.InvalidNamespace, nil)
-		if err != nil {
-			return err
-		}
-		_ = conn.session.Send(packetFrame(refused))
+		conn.refuse(name, sio.InvalidNamespace, nil)
 		return nil
 	}
 	s := &sioSocket{conn: conn}
@@ -125,7 +126,14 @@ func (conn *sioConn) connect(name string) error {
 	conn.mu.Lock()
 	if conn.closed || conn.ending != nil || conn.sockets[name] != nil {
 		conn.mu.Unlock()
-		return nil // it is over, or the namespace is asked for already
+		ns.leave()
+		return nil // it is over; or the client asks twice, as some do while they wait
+	}
+	if len(conn.sockets) >= maxSockets {
+		conn.mu.Unlock()
+		ns.leave()
+		conn.refuse(name, fmt.Sprintf("expected at most %d namespaces at once", maxSockets), nil)
+		return nil
 	}
 	adm := conn.adm
 	sock.take(adm)
@@ -134,18 +142,25 @@ func (conn *sioConn) connect(name string) error {
 		conn.sockets = make(map[string]*sioSocket, 1)
 	}
 	conn.sockets[name] = s
-	if !conn.asked {
-		conn.asked = true
-		srv.eng.Wheel().Stop(&conn.timer)
-	}
+	conn.asked = true
+	srv.eng.Wheel().Stop(&conn.timer)
 	conn.mu.Unlock()
 
 	srv.follow.add(sock, adm)
-	sock.start(func(context.Context) error { return sock.ask(adm) })
 	if srv.ended.has(adm.sessionID) {
-		s.close(ReasonSessionEnded)
+		// Before the start: no handler runs for a session that has ended.
+		s.refuse(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
+		return nil
 	}
+	sock.start(func(context.Context) error { return sock.ask(adm) })
 	return nil
+}
+
+// refuse answers a CONNECT with no.
+func (conn *sioConn) refuse(namespace, message string, data json.RawMessage) {
+	if refused, err := sio.Refused(sio.V5, namespace, message, data); err == nil {
+		_ = conn.session.Send(packetFrame(refused))
+	}
 }
 
 // freshFor is how long what the chain said at the handshake is good for a
@@ -221,12 +236,12 @@ func (conn *sioConn) forget() {
 // lastPoll is how long a closed connection waits for the client's last poll.
 const lastPoll = 5 * time.Second
 
-// connectBy closes the connection if no namespace is asked for in time.
+// connectBy closes the connection if it carries no socket and none is asked for
+// in time.
 func (conn *sioConn) connectBy() {
 	conn.mu.Lock()
-	asked := conn.asked
-	conn.mu.Unlock()
-	if !asked {
+	defer conn.mu.Unlock()
+	if len(conn.sockets) == 0 && !conn.closed && conn.ending == nil {
 		conn.srv.eng.Wheel().Set(&conn.timer, time.Now().Add(conn.srv.cfg.ConnectTimeout), conn)
 	}
 }
@@ -234,87 +249,16 @@ func (conn *sioConn) connectBy() {
 // Expired is the end of connectBy, or of lastPoll.
 func (conn *sioConn) Expired(time.Time) {
 	conn.mu.Lock()
-	asked, ending, closed := conn.asked, conn.ending, conn.closed
+	ending, closed, idle := conn.ending, conn.closed, len(conn.sockets) == 0
 	conn.mu.Unlock()
 	switch {
 	case closed:
 		conn.forget()
 	case ending != nil:
 		conn.session.Close(*ending)
-	case !asked:
+	case idle:
 		conn.session.Close(engine.Cause{Reason: "connect timeout", Code: closePolicy, Text: "connect timeout"})
 	}
-}
-
-// shake is the handshake with the cookies as they are now.
-func (conn *sioConn) shake() *Handshake {
-	conn.mu.Lock()
-	defer conn.mu.Unlock()
-	for _, s := range conn.sockets {
-		return s.socket.shake.Load() // all of them follow a login together
-	}
-	return conn.adm.shake
-}
-
-func (conn *sioConn) identity() *Identity {
-	conn.mu.Lock()
-	defer conn.mu.Unlock()
-	for _, s := range conn.sockets {
-		return s.socket.Identity()
-	}
-	return conn.adm.identity
-}
-
-// owns reports whether a request may use this connection. The sid alone proves
-// nothing: it stands in URLs, and URLs end up in logs.
-//
-// The credential of the handshake passes. A cookie that is missing now does
-// not; a token that is missing does, because browsers cannot send one on an
-// upgrade, and it is the handshake's that counts. Any other credential is
-// asked about: it has to name the same user, or the one that nobody became.
-func (conn *sioConn) owns(r *http.Request) bool {
-	req, e := conn.srv.moveCredentials(r)
-	if e != nil {
-		return false
-	}
-	shake := conn.shake()
-	first := shake.Request(context.Background())
-	if then, now := first.Header.Get("Origin"), req.Header.Get("Origin"); then != "" && now != "" && then != now {
-		return false
-	}
-	conn.mu.Lock()
-	adm := conn.adm
-	conn.mu.Unlock()
-	token := req.Header.Get("Authorization")
-	same := token == adm.token || token == ""
-	if adm.ref.store != nil {
-		then, now := cookieValue(first, adm.ref.name), cookieValue(req, adm.ref.name)
-		if then != "" && now == "" {
-			return false
-		}
-		same = same && then == now
-	}
-	if same {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), replayTimeout)
-	defer cancel()
-	p := &pass{srv: conn.srv, mount: adm.mount, req: req.Clone(ctx)}
-	p.visit.replay = true
-	p.admit = func(context.Context, *Identity) error { return nil }
-	if p.run(methodReplay) != admitted {
-		return false
-	}
-	bound := conn.identity()
-	return bound == nil || bound.is(p.identity)
-}
-
-func cookieValue(r *http.Request, name string) string {
-	c, err := r.Cookie(name)
-	if err != nil {
-		return ""
-	}
-	return c.Value
 }
 
 // packetFrame makes the frame of a packet without attachments.
@@ -359,17 +303,19 @@ func (s *sioSocket) connected() {
 
 func (s *sioSocket) refuse(e *Error) {
 	if _, ok := s.conn.drop(s); ok {
-		if refused, err := sio.Refused(sio.V5, s.socket.ns.name, e.Message, e.json()); err == nil {
-			_ = s.conn.session.Send(packetFrame(refused))
-		}
+		s.conn.refuse(s.socket.ns.name, e.Message, e.json())
+		s.conn.connectBy()
 	}
 	s.socket.ended(ReasonRefused)
 }
 
 func (s *sioSocket) reply(in incoming, out any) error {
 	args := []any{out}
-	if _, none := out.(nothing); none {
+	switch out := out.(type) {
+	case nothing:
 		args = nil
+	case argList:
+		args = out.list()
 	}
 	return s.ack(in, args)
 }

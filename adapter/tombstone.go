@@ -17,8 +17,13 @@ const tombstoneLife = time.Hour
 // is refused, wherever it comes from.
 type tombstones struct {
 	mu    sync.RWMutex
-	until map[string]time.Time
+	of    map[string]tombstone
 	sweep int // the size at which expired ones are looked for
+}
+
+type tombstone struct {
+	until time.Time
+	next  string // the session that a login has put in its place
 }
 
 func (t *tombstones) has(id string) bool {
@@ -27,8 +32,26 @@ func (t *tombstones) has(id string) bool {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	until, ok := t.until[id]
-	return ok && time.Now().Before(until)
+	of, ok := t.of[id]
+	return ok && time.Now().Before(of.until)
+}
+
+// succeeded notes that a login has put the session next in the place of id.
+func (t *tombstones) succeeded(id, next string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if of, ok := t.of[id]; ok {
+		of.next = next
+		t.of[id] = of
+	}
+}
+
+// successor returns the session that a login has put in the place of id, "" if
+// none has.
+func (t *tombstones) successor(id string) string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.of[id].next
 }
 
 func (t *tombstones) add(id string, life time.Duration) {
@@ -37,26 +60,26 @@ func (t *tombstones) add(id string, life time.Duration) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.until == nil {
-		t.until, t.sweep = make(map[string]time.Time), 1024
+	if t.of == nil {
+		t.of, t.sweep = make(map[string]tombstone), 1024
 	}
 	now := time.Now()
-	t.until[id] = now.Add(life)
-	if len(t.until) < t.sweep {
+	t.of[id] = tombstone{now.Add(life), t.of[id].next}
+	if len(t.of) < t.sweep {
 		return
 	}
-	for id, until := range t.until {
-		if now.After(until) {
-			delete(t.until, id)
+	for id, of := range t.of {
+		if now.After(of.until) {
+			delete(t.of, id)
 		}
 	}
 	// Past the bound the adapter forgets early rather than run out of memory;
 	// the store has forgotten these sessions too, unless they live in cookies.
-	for id := range t.until {
-		if len(t.until) <= maxTombstones {
+	for id := range t.of {
+		if len(t.of) <= maxTombstones {
 			break
 		}
-		delete(t.until, id)
+		delete(t.of, id)
 	}
-	t.sweep = max(2*len(t.until), 1024)
+	t.sweep = max(2*len(t.of), 1024)
 }

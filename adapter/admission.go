@@ -1,0 +1,155 @@
+package adapter
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// An admission is what a handshake that was let through leaves behind.
+type admission struct {
+	mount     *mount
+	identity  *Identity
+	keys      map[any]any
+	shake     *Handshake
+	ref       sessionRef
+	sessionID string
+	token     string      // Authorization, as the chain saw it
+	binding   string      // which sockets of its session are identified with it
+	answer    http.Header // what middlewares want on the answer
+	seen      uint64      // saves of sessions before the chain ran
+}
+
+// admit runs the chain for a handshake. decide is asked at its end, within the
+// chain. If the request is not let through it is answered, and nil returned.
+func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
+	req, e := s.moveCredentials(c.Request)
+	if e != nil {
+		s.refuse(c, e)
+		return nil
+	}
+	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	p := &pass{srv: s, mount: m, req: req}
+	p.admit = func(ctx context.Context, id *Identity) error {
+		adm.identity, adm.keys = id, p.keys
+		var err error
+		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
+			return err
+		}
+		return decide(ctx, adm)
+	}
+	switch p.run(methodHandshake) {
+	case unknown:
+		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
+		s.reject(c, p)
+		return nil
+	case refused:
+		s.reject(c, p)
+		return nil
+	}
+	adm.answer = answerHeaders(c, p)
+	// Middlewares may have set cookies while they unwound, or above the route.
+	adm.shake = adm.shake.answered(req, adm.answer)
+	if l := p.session(); l != nil {
+		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
+	}
+	adm.bind(req)
+	return adm
+}
+
+// answerHeaders are what middlewares, those above the route and those of the
+// chain, want on the answer.
+func answerHeaders(c *gin.Context, p *pass) http.Header {
+	h := c.Writer.Header().Clone()
+	joinHeaders(h, p.headers())
+	maps.DeleteFunc(h, func(k string, _ []string) bool { return ofConnection(k) })
+	return h
+}
+
+// take gives a socket what its handshake has found.
+func (s *Socket) take(adm *admission) {
+	s.mount, s.keys, s.ref = adm.mount, adm.keys, adm.ref
+	s.shake.Store(adm.shake)
+	s.identity.Store(adm.identity)
+}
+
+// begin counts a handshake in, unless the server is shutting down.
+func (s *Server) begin() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.draining {
+		return false
+	}
+	s.handshakes.Add(1)
+	return true
+}
+
+// deafen keeps middlewares above the route from writing into the WebSocket.
+func (s *Server) deafen(c *gin.Context) {
+	deaf := &deafWriter{header: c.Writer.Header(), status: http.StatusSwitchingProtocols}
+	c.Writer = deaf
+}
+
+// reject answers a handshake with what the chain or the adapter said.
+func (s *Server) reject(c *gin.Context, p *pass) {
+	joinHeaders(c.Writer.Header(), p.headers())
+	status, own := p.answer()
+	if own != nil {
+		if !s.inBand(c, own) {
+			c.AbortWithStatusJSON(status, own)
+		}
+		return
+	}
+	if s.inBand(c, statusError(status)) {
+		return
+	}
+	if t := p.w.header.Get("Content-Type"); t != "" {
+		c.Header("Content-Type", t)
+	}
+	c.Abort()
+	c.Status(status)
+	_, _ = c.Writer.Write(p.w.body.Bytes())
+}
+
+// refuse answers a handshake with an error.
+func (s *Server) refuse(c *gin.Context, e *Error) {
+	if !s.inBand(c, e) {
+		c.AbortWithStatusJSON(e.status(), e)
+	}
+}
+
+// inBand tells a refusal over a WebSocket that is closed at once, to clients
+// that ask for it: browsers hide the status of a failed handshake from scripts.
+func (s *Server) inBand(c *gin.Context, e *Error) bool {
+	if c.Query("refusals") != "close" {
+		return false
+	}
+	answer := c.Writer.Header().Clone()
+	for k := range answer {
+		if ofConnection(k) {
+			delete(answer, k)
+		}
+	}
+	c.Status(http.StatusSwitchingProtocols)
+	conn, err := s.eng.Upgrade(c.Writer, c.Request, answer, nobody{})
+	if err != nil {
+		return !errors.Is(err, engine.ErrNotWebSocket)
+	}
+	s.deafen(c)
+	c.Abort()
+	conn.Start()
+	_ = conn.Send(errorFrame(nil, "", e))
+	conn.Close(engine.Cause{Reason: string(ReasonRefused), Code: closeCodeFor(e), Text: e.Code})
+	return true
+}
+
+// nobody is the handler of a connection that is only told why it is refused.
+type nobody struct{}
+
+func (nobody) Receive(bool, []byte) engine.Task { return nil }
+func (nobody) Closed(engine.Cause)              {}
