@@ -88,7 +88,7 @@ func (s *Socket) call(m *message) (chan answer, error) {
 	}
 	s.asked[m.id] = wait
 	s.mu.Unlock()
-	if err := s.send(m, false); err != nil {
+	if err := s.send(m); err != nil {
 		s.forget(m.id)
 		return nil, err
 	}

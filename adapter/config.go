@@ -41,6 +41,10 @@ type Config struct {
 	// answer. Zero means 5 minutes; negative means not at all.
 	MaxStale time.Duration
 
+	// Recovery lets Socket.IO clients that were cut off come back to what they
+	// had. Zero is off.
+	Recovery Recovery
+
 	PingInterval time.Duration // between heartbeats; zero means 25s
 	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
 
@@ -94,6 +98,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SendBuffer == 0 {
 		c.SendBuffer = 1 << 20
 	}
+	if c.Recovery.Packets == 0 {
+		c.Recovery.Packets = 1000
+	}
+	if c.Recovery.Bytes == 0 {
+		c.Recovery.Bytes = c.SendBuffer / 2
+	}
+	if c.Recovery.Total == 0 {
+		c.Recovery.Total = 64 << 20
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -116,6 +129,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SendBuffer < 0 {
 		bad("SendBuffer: expected a positive number of bytes, got %d", c.SendBuffer)
+	}
+	if r := c.Recovery; r.Window < 0 || r.Packets < 0 || r.Bytes < 0 || r.Bytes > c.SendBuffer || r.Total < 0 {
+		bad("Recovery: expected nothing negative, and at most SendBuffer (%d) for Bytes, got %+v", c.SendBuffer, r)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

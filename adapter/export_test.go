@@ -99,3 +99,19 @@ func (s *Server) Made() (names []string) {
 
 // Settle waits for the last turns of sockets that have ended.
 func (s *Server) Settle() { s.live.Wait() }
+
+// Kept returns how many bytes are kept for recovery.
+func (s *Server) Kept() int64 { return s.kept.Load() }
+
+// Ghosts returns how many sockets of "/" are away.
+func (s *Server) Ghosts() int {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	return len(s.history.away)
+}
+
+// KeepGhost makes a socket that was in rooms and is cut off.
+func (s *Server) KeepGhost(rooms ...string) {
+	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
+	s.history.dies(sock, rooms, true, ReasonTransportClose)
+}

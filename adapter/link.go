@@ -58,6 +58,10 @@ type message struct {
 	plain []engine.Frame
 	sio   []engine.Frame
 
+	data        []byte // event and args as Socket.IO has them
+	attachments [][]byte
+	offset      string // the event's number, where clients are recovered
+
 	elsewhere map[string]*message // the same in other namespaces of a pattern
 }
 
@@ -79,8 +83,34 @@ func (m *message) in(n *Namespace) *message {
 		if m.elsewhere == nil {
 			m.elsewhere = make(map[string]*message)
 		}
-		there = &message{ns: n, event: m.event, args: m.args, id: m.id, plain: m.plain}
+		there = &message{ns: n, event: m.event, args: m.args, id: m.id, plain: m.plain, data: m.data, attachments: m.attachments}
 		m.elsewhere[n.name] = there
 	}
 	return there
+}
+
+// lacks reports which formats have not been encoded and are needed for the
+// targets, or, if it is kept, for who comes back.
+func (m *message) lacks(targets []*Socket, kept bool) (plain, sio bool) {
+	for _, s := range targets {
+		if _, is := s.link.(*plainConn); is {
+			plain = true
+		} else {
+			kept = true
+		}
+	}
+	return plain && m.plain == nil, kept && m.data == nil
+}
+
+// prepare encodes m in the formats that are asked for.
+func (m *message) prepare(plain, sio bool) error {
+	if plain {
+		if err := m.encodePlain(); err != nil {
+			return err
+		}
+	}
+	if sio {
+		return m.encodeArgs()
+	}
+	return nil
 }

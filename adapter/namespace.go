@@ -26,6 +26,8 @@ type Namespace struct {
 	params  map[string]string // what the pattern's parameters stand for
 	uses    int               // sockets that are here or about to be, if there is a pattern; guarded by Server.mu
 
+	history *history // nil without recovery
+
 	rooms rooms.Index[*Socket]
 	users rooms.Index[*Socket] // by user id
 
@@ -48,10 +50,14 @@ type conduct struct {
 }
 
 func newNamespace(srv *Server, name string) *Namespace {
-	return &Namespace{
+	n := &Namespace{
 		srv: srv, name: name, sockets: make(map[string]*Socket),
 		conduct: &conduct{handlers: make(map[string]*handler)},
 	}
+	if srv.cfg.Recovery.Window > 0 {
+		n.history = &history{n: n}
+	}
+	return n
 }
 
 // Name returns the namespace's name: "/" or "/admin".
@@ -95,8 +101,8 @@ func (n *Namespace) OnAny(f func(ctx context.Context, s *Socket, e Event)) {
 }
 
 // OnAnyOutgoing adds a function that sees every event on its way to a client:
-// once for each socket, on the goroutine that emits, before the event is
-// queued. It must not change args, which all sockets of a broadcast share.
+// once for each socket, on the goroutine that emits, when the event is queued.
+// It must not change args, which all sockets of a broadcast share.
 // Acknowledgements are no events.
 func (n *Namespace) OnAnyOutgoing(f func(s *Socket, event string, args []any)) {
 	n.srv.mustBeOpen("OnAnyOutgoing")

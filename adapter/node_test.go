@@ -33,6 +33,7 @@ type told struct {
 	Kind      string            `json:"kind"`
 	ID        string            `json:"id"`
 	SID       string            `json:"sid"`
+	Recovered bool              `json:"recovered"`
 	Transport string            `json:"transport"`
 	Message   string            `json:"message"`
 	Data      json.RawMessage   `json:"data"`

@@ -48,25 +48,61 @@ func (o Op) Emit(event string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	targets := targetPool.Get().(*[]*Socket)
-	*targets = o.selectInto((*targets)[:0])
-	for i, s := range *targets {
-		if e := s.send(m, o.volatile); e != nil && !errors.Is(e, ErrClosed) {
-			err = e // it cannot be encoded; one that is closing gets nothing
-		}
-		(*targets)[i] = nil
+	if o.ns.parts == nil && o.ns.pattern == nil {
+		return o.emitIn(o.ns, m)
 	}
-	targetPool.Put(targets)
+	for _, n := range o.ns.here() {
+		if e := o.emitIn(n, m.in(n)); e != nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// emitIn is Emit in one namespace.
+func (o Op) emitIn(n *Namespace, m *message) error {
+	targets := targetPool.Get().(*[]*Socket)
+	defer targetPool.Put(targets)
+	var err error
+	if n.history != nil {
+		err = n.history.emit(m, o, targets)
+	} else {
+		*targets = o.selectIn(n, (*targets)[:0])
+		err = queueAll(m, *targets, o.volatile)
+	}
+	if len(n.onOutgoing) > 0 && err == nil {
+		for _, s := range *targets {
+			s.tap(m)
+		}
+	}
+	clear(*targets)
 	return err
 }
 
 var targetPool = sync.Pool{New: func() any { return new([]*Socket) }}
+
+// queueAll queues m for each of the targets. One that is closing gets nothing.
+func queueAll(m *message, targets []*Socket, volatile bool) (err error) {
+	for _, s := range targets {
+		if e := s.queue(m, volatile); e != nil && !errors.Is(e, ErrClosed) {
+			err = e // it cannot be encoded
+		}
+	}
+	return err
+}
 
 // Join puts the selected sockets into rooms.
 func (o Op) Join(rooms ...string) {
 	for _, s := range o.selectInto(nil) {
 		_ = s.Join(rooms...)
 	}
+	o.ghosts(func(h *history, g *ghost) {
+		for _, r := range rooms {
+			if _, in := g.rooms[r]; !in {
+				g.rooms[r] = h.last
+			}
+		}
+	})
 }
 
 // Leave takes the selected sockets out of rooms.
@@ -74,6 +110,12 @@ func (o Op) Leave(rooms ...string) {
 	for _, s := range o.selectInto(nil) {
 		_ = s.Leave(rooms...)
 	}
+	// Who is sent away must not come back by being recovered.
+	o.ghosts(func(_ *history, g *ghost) {
+		for _, r := range rooms {
+			delete(g.rooms, r)
+		}
+	})
 }
 
 // Disconnect ends the selected sockets.
@@ -81,6 +123,7 @@ func (o Op) Disconnect() {
 	for _, s := range o.selectInto(nil) {
 		_ = s.Disconnect()
 	}
+	o.ghosts(func(h *history, g *ghost) { h.buryLocked(g) })
 }
 
 // selectInto puts the selected sockets into dst, which is empty, each once.

@@ -58,10 +58,9 @@ func (p pattern) match(name string) (params map[string]string, ok bool) {
 
 // made returns a namespace that n, a pattern, makes.
 func (n *Namespace) made(name string, params map[string]string) *Namespace {
-	return &Namespace{
-		srv: n.srv, name: name, conduct: n.conduct, sockets: make(map[string]*Socket),
-		pattern: n, params: params,
-	}
+	made := newNamespace(n.srv, name)
+	made.conduct, made.pattern, made.params = n.conduct, n, params
+	return made
 }
 
 // matchLocked returns the namespace that the first pattern which fits makes of
@@ -97,6 +96,16 @@ func (s *Server) enter(name string) *Namespace {
 	}
 	n.uses++
 	return n
+}
+
+// stay is an enter for one who is away, from where somebody still is.
+func (n *Namespace) stay() {
+	if n.pattern == nil {
+		return
+	}
+	n.srv.mu.Lock()
+	defer n.srv.mu.Unlock()
+	n.uses++
 }
 
 // leave undoes an enter. What a pattern has made ends with the last who leaves.

@@ -37,9 +37,16 @@ type plainSocket struct {
 
 // newMessage checks that an event can be sent.
 func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
-	if m.plain != nil {
-		return m.plain, nil
+	if m.plain == nil {
+		if err := m.encodePlain(); err != nil {
+			return nil, err
+		}
 	}
+	return m.plain, nil
+}
+
+// encodePlain writes the event in the plain format.
+func (m *message) encodePlain() error {
 	var data []byte
 	var err error
 	switch len(m.args) {
@@ -50,7 +57,7 @@ func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 		data, err = encode(m.args)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
+		return fmt.Errorf("adapter: emit %q: %w", m.event, err)
 	}
 	b := engine.NewBuilder(len(m.event) + len(data) + 24)
 	var id []byte
@@ -59,7 +66,7 @@ func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 	}
 	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, id) })
 	m.plain = []engine.Frame{b.Text()}
-	return m.plain, nil
+	return nil
 }
 
 func encode(v any) ([]byte, error) {

@@ -42,6 +42,8 @@ type Server struct {
 	ended    tombstones
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
+	marks    atomic.Uint64 // of sockets that can be recovered
+	kept     atomic.Int64  // bytes that are kept for recovery
 	warned   sync.Map      // middlewares that a warning has named
 
 	ctx    context.Context // ends with the server

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"encoding/json"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -31,6 +32,9 @@ type Socket struct {
 	id    string
 	ref   sessionRef
 	keys  map[any]any
+	auth  json.RawMessage
+
+	recovery *recoverable // nil without recovery
 
 	shake    atomic.Pointer[Handshake]
 	identity atomic.Pointer[Identity]
@@ -48,6 +52,7 @@ type Socket struct {
 	paused      bool
 	closed      bool
 	started     bool // it was open at all
+	appeared    bool // it can be found in its namespace
 	entered     bool // OnConnect let it in
 	reason      Reason
 	held        []engine.Frame
@@ -93,6 +98,19 @@ func (s *Socket) Get(key any) (value any, ok bool) {
 	return value, ok
 }
 
+// Auth decodes into v, a pointer, what a Socket.IO client gave as auth for this
+// namespace. v stays as it is if it gave nothing. Nobody has checked it: who the
+// client is says Identity.
+func (s *Socket) Auth(v any) error {
+	if s.auth == nil {
+		return nil
+	}
+	if err := json.Unmarshal(s.auth, v); err != nil {
+		return &Error{Code: CodeBadRequest, Message: "auth: " + explain(err)}
+	}
+	return nil
+}
+
 // Data returns what the app keeps with the socket.
 func (s *Socket) Data() *Data {
 	s.mu.Lock()
@@ -123,7 +141,13 @@ func (s *Socket) Emit(event string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	return s.send(m, false)
+	if s.recovery == nil {
+		return s.send(m)
+	}
+	if err = s.ns.history.emitTo(s, m); err == nil {
+		s.tap(m)
+	}
+	return err
 }
 
 // To addresses everyone in any of the rooms except this socket.
@@ -179,11 +203,23 @@ func (s *Socket) Disconnect() error {
 
 func (s *Socket) close(r Reason) { s.link.close(r) }
 
-// send queues an event, or holds it back until OnConnect has let the socket in.
-func (s *Socket) send(m *message, volatile bool) error {
+// send queues an event and shows it to the taps.
+func (s *Socket) send(m *message) error {
+	if err := s.queue(m, false); err != nil {
+		return err
+	}
+	s.tap(m)
+	return nil
+}
+
+func (s *Socket) tap(m *message) {
 	for _, f := range s.ns.onOutgoing {
 		f(s, m.event, m.args)
 	}
+}
+
+// queue queues an event, or holds it back until OnConnect has let the socket in.
+func (s *Socket) queue(m *message, volatile bool) error {
 	frames, err := s.link.encode(m.in(s.ns))
 	if err != nil {
 		return err
@@ -238,10 +274,9 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	}
 	s.started = true
 	s.ns.srv.live.Add(1)
-	s.ns.add(s)
 	id := s.Identity()
-	if id != nil {
-		s.ns.users.Add(id.UserID, s)
+	if s.recovery == nil {
+		s.appearLocked()
 	}
 	var task engine.Task
 	if ask != nil || len(s.ns.onConnect) > 0 {
@@ -257,11 +292,23 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	return true
 }
 
+// appearLocked lets the socket be found in its namespace.
+func (s *Socket) appearLocked() {
+	s.appeared = true
+	s.ns.add(s)
+	if id := s.Identity(); id != nil {
+		s.ns.users.Add(id.UserID, s)
+	}
+}
+
 // connect asks, and lets the socket in or refuses it.
 func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	var err error
 	if ask != nil {
 		err = ask(ctx)
+	}
+	if err == nil && s.recovery != nil {
+		s.ns.history.admit(s)
 	}
 	for _, f := range s.ns.onConnect {
 		if err == nil {
@@ -409,7 +456,7 @@ func (s *Socket) ended(r Reason) {
 	}
 	s.closed, s.reason = true, r
 	srv.eng.Wheel().Stop(&s.expiry)
-	rooms := s.rooms
+	rooms, entered := s.rooms, s.entered
 	cancel := s.cancel
 	// Events that wait were not acknowledged, and their context is over.
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
@@ -421,6 +468,9 @@ func (s *Socket) ended(r Reason) {
 	}
 	s.mu.Unlock()
 
+	if started && s.recovery != nil {
+		s.ns.history.dies(s, rooms, entered, r) // before it cannot be found any more
+	}
 	s.ns.remove(s)
 	for _, room := range rooms {
 		s.ns.rooms.Remove(room, s)
@@ -480,7 +530,7 @@ func (s *Socket) adopt(id *Identity, announce bool) (task engine.Task) {
 	}
 	old := s.identity.Swap(id)
 	if s.started {
-		if old == nil && id != nil {
+		if s.appeared && old == nil && id != nil {
 			s.ns.users.Add(id.UserID, s)
 		}
 		if announce {

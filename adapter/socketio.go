@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func (conn *sioConn) Receive(binary bool, data []byte) engine.Task {
 
 func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 	if m.Type == sio.Connect {
-		return nil, conn.connect(m.Namespace)
+		return nil, conn.connect(m.Namespace, m.Data)
 	}
 	conn.mu.Lock()
 	s, asked := conn.sockets[m.Namespace], conn.asked
@@ -108,9 +109,12 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 // names as they like for a pattern.
 const maxSockets = 100
 
+// maxAuth bounds, in bytes, the payload of a CONNECT, which is kept.
+const maxAuth = 16 << 10
+
 // connect makes the socket of a namespace. Whether it is let in is asked in its
 // first turn, off the reader.
-func (conn *sioConn) connect(name string) error {
+func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	srv := conn.srv
 	if !srv.begin() {
 		return nil // the connection is about to be closed
@@ -121,8 +125,14 @@ func (conn *sioConn) connect(name string) error {
 		conn.refuse(name, sio.InvalidNamespace, nil)
 		return nil
 	}
+	if len(auth) > maxAuth {
+		ns.leave()
+		conn.refuse(name, fmt.Sprintf("expected at most %d bytes of auth, got %d", maxAuth, len(auth)), nil)
+		return nil
+	}
 	s := &sioSocket{conn: conn}
 	sock := &s.socket
+	sock.auth, sock.recovery = auth, ns.recoverable(auth)
 	conn.mu.Lock()
 	if conn.closed || conn.ending != nil || conn.sockets[name] != nil {
 		conn.mu.Unlock()
@@ -279,15 +289,37 @@ func packetFrames(p sio.Packet, attachments [][]byte) []engine.Frame {
 
 func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
 	if m.sio == nil {
-		data, attachments, err := sio.EncodeArgs(append([]any{m.event}, m.args...)...)
-		if err != nil {
-			return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
+		if err := m.encodeArgs(); err != nil {
+			return nil, err
+		}
+	}
+	return m.socketIO(), nil
+}
+
+// encodeArgs writes the event and its arguments as Socket.IO has them. It may
+// run the app's own code.
+func (m *message) encodeArgs() (err error) {
+	if m.data == nil {
+		if m.data, m.attachments, err = sio.EncodeArgs(append([]any{m.event}, m.args...)...); err != nil {
+			return fmt.Errorf("adapter: emit %q: %w", m.event, err)
+		}
+	}
+	return nil
+}
+
+// socketIO returns m, whose arguments are encoded, in Socket.IO's format. An
+// offset goes behind the arguments, where clients look for it.
+func (m *message) socketIO() []engine.Frame {
+	if m.sio == nil {
+		data := m.data
+		if m.offset != "" {
+			data = append(slices.Clip(data[:len(data)-1]), `,"`+m.offset+`"]`...)
 		}
 		m.sio = packetFrames(sio.Packet{
 			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, attachments)
+		}, m.attachments)
 	}
-	return m.sio, nil
+	return m.sio
 }
 
 func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
@@ -298,7 +330,11 @@ func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
 }
 
 func (s *sioSocket) connected() {
-	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, "")))
+	pid := ""
+	if r := s.socket.recovery; r != nil {
+		pid = r.pid
+	}
+	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, pid)))
 }
 
 func (s *sioSocket) refuse(e *Error) {

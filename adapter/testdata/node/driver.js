@@ -28,7 +28,7 @@ const commands = {
   open({ name, url, options, version }) {
     const s = clients[version](url, { reconnection: false, forceNew: true, ...options });
     sockets.set(name, s);
-    s.on("connect", () => tell({ name, kind: "connect", id: s.id, transport: s.io.engine.transport.name }));
+    s.on("connect", () => tell({ name, kind: "connect", id: s.id, transport: s.io.engine.transport.name, recovered: s.recovered }));
     s.on("connect_error", (e) => tell({ name, kind: "connect_error", message: e.message, data: e.data, context: e.context && e.context.status }));
     s.on("disconnect", (reason) => tell({ name, kind: "disconnect", reason }));
     s.onAny((event, ...args) => {
@@ -57,6 +57,13 @@ const commands = {
     s.on("disconnect", (reason) => tell({ name: as, kind: "disconnect", reason }));
     s.onAny((event, ...args) => tell({ name: as, kind: "event", event, args: pack(args) }));
     s.connect();
+  },
+  // Ends the connection below, as a network does.
+  cut({ name }) {
+    sockets.get(name).io.engine.close();
+  },
+  connect({ name }) {
+    sockets.get(name).connect();
   },
   close({ name }) {
     sockets.get(name).disconnect();
