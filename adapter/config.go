@@ -3,6 +3,7 @@ package adapter
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -59,6 +60,12 @@ type Config struct {
 	// SendBuffer is how many bytes may wait for a client that reads slowly
 	// before it is closed. Zero means 1 MiB.
 	SendBuffer int
+
+	// Client holds the browser's client, as the folder dist of npm's
+	// socket.io-client does: the files socket.io*.js and their maps at its root
+	// are served below Path (/socket.io/socket.io.js), to everybody. They are
+	// read once, by New. Nil serves none.
+	Client fs.FS
 
 	// Refuse answers a page request that HTTP() refuses: 503 while a session
 	// store does not answer, or what Identify returned. Nil means the error as

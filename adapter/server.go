@@ -34,6 +34,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	eng      *engine.Engine
+	client   []clientFile
 	chain    []step
 	identity func(*gin.Context) (*Identity, error)
 	stores   []*store
@@ -65,9 +66,14 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter: config: %w", err)
 	}
+	client, err := loadClient(cfg.Client)
+	if err != nil {
+		return nil, fmt.Errorf("adapter: config: Client: %w", err)
+	}
 	s := &Server{
-		cfg: cfg,
-		log: cfg.Logger,
+		cfg:    cfg,
+		client: client,
+		log:    cfg.Logger,
 		eng: engine.New(engine.Config{
 			PingInterval: cfg.PingInterval,
 			PingTimeout:  cfg.PingTimeout,
@@ -181,9 +187,11 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		g.Handle(method, s.cfg.Path, func(c *gin.Context) { s.serveEngine(c, m) })
 	}
 
+	paths := append(s.mountClient(g), s.cfg.Path, s.cfg.Path+"ws")
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, path := range []string{s.cfg.Path, s.cfg.Path + "ws"} {
+	for _, path := range paths {
 		s.routes[strings.TrimSuffix(g.BasePath(), "/")+path] = true
 	}
 }
