@@ -67,6 +67,13 @@ type Config struct {
 	// read once, by New. Nil serves none.
 	Client fs.FS
 
+	// Cookie names a cookie that carries the sid of a Socket.IO connection, set
+	// once, with the answer to its handshake: for load balancers that send
+	// requests with the same cookie to the same server. It is never read here.
+	// It is Secure over TLS, and where X-Forwarded-Proto says https. Empty sets
+	// none.
+	Cookie string
+
 	// Refuse answers a page request that HTTP() refuses: 503 while a session
 	// store does not answer, or what Identify returned. Nil means the error as
 	// JSON. It runs where any other handler would; it need not abort.
@@ -123,6 +130,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SendBuffer < 0 {
 		bad("SendBuffer: expected a positive number of bytes, got %d", c.SendBuffer)
+	}
+	if c.Cookie != "" && !isToken(c.Cookie) {
+		// RFC 6265, section 4.1.1.
+		bad("Cookie: expected a name without spaces, separators and control characters, got %q", c.Cookie)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

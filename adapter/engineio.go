@@ -127,6 +127,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 		return
 	}
 	conn := &sioConn{srv: s, id: randomID(), adm: adm, in: sio.Assembler{MaxBytes: int(s.cfg.MaxPayload)}}
+	s.stick(adm.answer, c.Request, conn.id)
 	open := eio.Handshake{
 		SID:          conn.id,
 		PingInterval: s.cfg.PingInterval,
