@@ -61,6 +61,13 @@ type Config struct {
 	// before it is closed. Zero means 1 MiB.
 	SendBuffer int
 
+	// CompressPolls is the size in bytes from which answers to Socket.IO polls
+	// are compressed, with gzip or deflate, for clients that accept it. Zero
+	// means 1024; negative means never, which is the choice where one answer may
+	// hold both a secret and what a stranger wrote: its length then tells the
+	// stranger how much the two have in common (the BREACH attack).
+	CompressPolls int
+
 	// Client holds the browser's client, as the folder dist of npm's
 	// socket.io-client does: the files socket.io*.js and their maps at its root
 	// are served below Path (/socket.io/socket.io.js), to everybody. They are
@@ -107,6 +114,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SendBuffer == 0 {
 		c.SendBuffer = 1 << 20
+	}
+	if c.CompressPolls == 0 {
+		c.CompressPolls = 1024
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

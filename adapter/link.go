@@ -52,6 +52,17 @@ type message struct {
 	event string
 	args  []any
 	id    uint64 // where an acknowledgement is wanted
+	raw   bool   // not to be compressed
 	plain []engine.Frame
 	sio   []engine.Frame
+}
+
+// built is what encode does last with the frames of a format.
+func (m *message) built(frames []engine.Frame) []engine.Frame {
+	if m.raw {
+		for _, f := range frames {
+			f.Uncompressed()
+		}
+	}
+	return frames
 }

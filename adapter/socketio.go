@@ -339,9 +339,9 @@ func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
 		if err != nil {
 			return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
 		}
-		m.sio = packetFrames(sio.Packet{
+		m.sio = m.built(packetFrames(sio.Packet{
 			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, attachments)
+		}, attachments))
 	}
 	return m.sio, nil
 }

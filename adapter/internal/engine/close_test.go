@@ -394,7 +394,7 @@ func TestCloseFrame(t *testing.T) {
 		{"too long by half a character", strings.Repeat("x", 122) + "é", "\x88\x7c\x03\xe8" + strings.Repeat("x", 122)},
 		{"too long by a quarter", strings.Repeat("x", 120) + "😀", "\x88\x7a\x03\xe8" + strings.Repeat("x", 120)},
 	} {
-		if got := string(closeFrame(1000, tt.text)); got != tt.want {
+		if got := string(closeFrame(1000, tt.text).wire); got != tt.want {
 			t.Errorf("%s: closeFrame = %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -57,7 +57,7 @@ type Conn struct {
 	h    Handler
 	poll poller
 	beat Timer
-	ping Frame // what a heartbeat sends; nil means a WebSocket ping
+	ping Frame // what a heartbeat sends; none means a WebSocket ping
 
 	// Owned by the one goroutine that reads at a time.
 	br       bufio.Reader
@@ -164,7 +164,7 @@ func (c *Conn) SendNow(f Frame) error {
 func (c *Conn) SendAll(frames []Frame, volatile bool) error {
 	n := 0
 	for _, f := range frames {
-		n += len(f)
+		n += f.Len()
 	}
 	c.mu.Lock()
 	ok, err := c.roomLocked(n, volatile)
@@ -185,7 +185,7 @@ func (c *Conn) SendAll(frames []Frame, volatile bool) error {
 func (c *Conn) queue(f Frame, volatile bool) (start bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ok, err := c.roomLocked(len(f), volatile); !ok {
+	if ok, err := c.roomLocked(f.Len(), volatile); !ok {
 		return false, err
 	}
 	return c.pushLocked(f), nil
@@ -214,7 +214,7 @@ func (c *Conn) pushLocked(f Frame) (start bool) {
 		c.out = c.first[:0]
 	}
 	c.out = append(c.out, f)
-	c.outBytes += len(f)
+	c.outBytes += f.Len()
 	start = !c.writing
 	c.writing = true
 	return start
@@ -252,13 +252,13 @@ func (c *Conn) flush() {
 			many = c.out
 		}
 		// The queue's memory is given back: an idle connection has none.
-		c.out, c.first[0], c.outBytes = nil, nil, 0
+		c.out, c.first[0], c.outBytes = nil, Frame{}, 0
 		c.pingSent = c.pinged
 		c.mu.Unlock()
 
 		var err error
 		if many == nil {
-			_, err = c.nc.Write(one)
+			_, err = c.nc.Write(one.wire)
 		} else {
 			err = c.writeAll(many)
 		}
@@ -282,8 +282,9 @@ func (c *Conn) writeAll(frames []Frame) error {
 		}
 	}()
 	b := (*gather)[:0]
-	for i, f := range frames {
-		frames[i] = nil
+	for i := range frames {
+		f := frames[i].wire
+		frames[i] = Frame{}
 		if len(b) > 0 && len(b)+len(f) > gatherSize {
 			if _, err := c.nc.Write(b); err != nil {
 				return err
@@ -348,7 +349,7 @@ func (c *Conn) closeLocked(cause Cause) {
 	c.closed, c.end = true, &ending{cause: cause}
 	c.e.conns.Add(1)
 	if cause.Drop || cause.Code == 0 {
-		c.out, c.first[0], c.outBytes = nil, nil, 0
+		c.out, c.first[0], c.outBytes = nil, Frame{}, 0
 	}
 	if cause.Code == 0 {
 		return
@@ -413,7 +414,7 @@ func (c *Conn) Expired(now time.Time) {
 		c.heard.Store(false)
 		// Past queue: a ping must not be what makes a peer slow.
 		ping := c.ping
-		if ping == nil {
+		if ping.frame == nil {
 			ping = control(opPing, nil)
 		}
 		start = c.pushLocked(ping)
