@@ -68,6 +68,14 @@ type Config struct {
 	// stranger how much the two have in common (the BREACH attack).
 	CompressPolls int
 
+	// Compression is the size in bytes from which messages to WebSockets, plain
+	// and Socket.IO's, are compressed (permessage-deflate, RFC 7692), for clients
+	// that offer it, as browsers do; 1024 is a sensible size. An event is
+	// compressed once for everybody who gets it. What clients send may be
+	// compressed too, and MaxPayload bounds what it inflates to. Zero means
+	// never. What CompressPolls says about secrets holds here too.
+	Compression int
+
 	// Client holds the browser's client, as the folder dist of npm's
 	// socket.io-client does: the files socket.io*.js and their maps at its root
 	// are served below Path (/socket.io/socket.io.js), to everybody. They are
@@ -144,6 +152,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Cookie != "" && !isToken(c.Cookie) {
 		// RFC 6265, section 4.1.1.
 		bad("Cookie: expected a name without spaces, separators and control characters, got %q", c.Cookie)
+	}
+	if c.Compression < 0 {
+		bad("Compression: expected a positive number of bytes, or 0 for none, got %d", c.Compression)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

@@ -80,6 +80,8 @@ func New(cfg Config) (*Server, error) {
 			MaxPayload:   cfg.MaxPayload,
 			SendBuffer:   cfg.SendBuffer,
 
+			Deflate: cfg.Compression,
+
 			UpgradeTimeout: cfg.UpgradeTimeout,
 		}),
 		open:       true,

@@ -48,8 +48,9 @@ type Handler interface {
 // A Conn is one WebSocket connection. All methods are safe for concurrent use,
 // except Start, which is called once.
 //
-// gorilla/websocket makes the handshake and parses what comes in. Frames that
-// go out are built by Frame and written by flush, the only writer.
+// gorilla/websocket makes the handshake and parses what comes in; what is
+// compressed is inflated by next. Frames that go out are built by Frame and
+// written by flush, the only writer.
 type Conn struct {
 	e    *Engine
 	nc   net.Conn
@@ -65,7 +66,8 @@ type Conn struct {
 	ahead    *[]byte       // what the poller has read and br has not yet
 	aheadAt  int32
 	aheadEnd int32
-	protest  *Cause // what gorilla found wrong with what came in
+	protest  *Cause  // what gorilla found wrong with what came in
+	inflow   *inflow // nil unless compression was negotiated
 
 	heard atomic.Bool // bytes came in since the last ping
 
@@ -258,7 +260,7 @@ func (c *Conn) flush() {
 
 		var err error
 		if many == nil {
-			_, err = c.nc.Write(one.wire)
+			_, err = c.nc.Write(c.wire(one))
 		} else {
 			err = c.writeAll(many)
 		}
@@ -283,7 +285,7 @@ func (c *Conn) writeAll(frames []Frame) error {
 	}()
 	b := (*gather)[:0]
 	for i := range frames {
-		f := frames[i].wire
+		f := c.wire(frames[i])
 		frames[i] = Frame{}
 		if len(b) > 0 && len(b)+len(f) > gatherSize {
 			if _, err := c.nc.Write(b); err != nil {

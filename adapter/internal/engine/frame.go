@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -28,6 +29,9 @@ type Frame struct{ *frame }
 type frame struct {
 	wire []byte // header and payload
 	raw  bool   // not to be compressed, however long
+
+	once  sync.Once
+	small []byte // the same compressed, see deflated
 }
 
 // Uncompressed marks the message as one that is not to be compressed, and
