@@ -52,7 +52,7 @@ func CallAll[Out any](ctx context.Context, o Op, event string, args ...any) ([]R
 	if err != nil {
 		return nil, err
 	}
-	m.id = o.ns.srv.calls.Add(1)
+	m.id, m.raw = o.ns.srv.calls.Add(1), o.raw
 	sockets := o.selectInto(nil)
 	waits := make([]chan answer, len(sockets))
 	replies := make([]Reply[Out], len(sockets))

@@ -3,6 +3,7 @@ package adapter
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -64,6 +65,34 @@ type Config struct {
 	// before it is closed. Zero means 1 MiB.
 	SendBuffer int
 
+	// CompressPolls is the size in bytes from which answers to Socket.IO polls
+	// are compressed, with gzip or deflate, for clients that accept it. Zero
+	// means 1024; negative means never, which is the choice where one answer may
+	// hold both a secret and what a stranger wrote: its length then tells the
+	// stranger how much the two have in common (the BREACH attack).
+	CompressPolls int
+
+	// Compression is the size in bytes from which messages to WebSockets, plain
+	// and Socket.IO's, are compressed (permessage-deflate, RFC 7692), for clients
+	// that offer it, as browsers do; 1024 is a sensible size. An event is
+	// compressed once for everybody who gets it. What clients send may be
+	// compressed too, and MaxPayload bounds what it inflates to. Zero means
+	// never. What CompressPolls says about secrets holds here too.
+	Compression int
+
+	// Client holds the browser's client, as the folder dist of npm's
+	// socket.io-client does: the files socket.io*.js and their maps at its root
+	// are served below Path (/socket.io/socket.io.js), to everybody. They are
+	// read once, by New. Nil serves none.
+	Client fs.FS
+
+	// Cookie names a cookie that carries the sid of a Socket.IO connection, set
+	// once, with the answer to its handshake: for load balancers that send
+	// requests with the same cookie to the same server. It is never read here.
+	// It is Secure over TLS, and where X-Forwarded-Proto says https. Empty sets
+	// none.
+	Cookie string
+
 	// Refuse answers a page request that HTTP() refuses: 503 while a session
 	// store does not answer, or what Identify returned. Nil means the error as
 	// JSON. It runs where any other handler would; it need not abort.
@@ -107,6 +136,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Recovery.Total == 0 {
 		c.Recovery.Total = 64 << 20
 	}
+	if c.CompressPolls == 0 {
+		c.CompressPolls = 1024
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -132,6 +164,13 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if r := c.Recovery; r.Window < 0 || r.Packets < 0 || r.Bytes < 0 || r.Bytes > c.SendBuffer || r.Total < 0 {
 		bad("Recovery: expected nothing negative, and at most SendBuffer (%d) for Bytes, got %+v", c.SendBuffer, r)
+	}
+	if c.Cookie != "" && !isToken(c.Cookie) {
+		// RFC 6265, section 4.1.1.
+		bad("Cookie: expected a name without spaces, separators and control characters, got %q", c.Cookie)
+	}
+	if c.Compression < 0 {
+		bad("Compression: expected a positive number of bytes, or 0 for none, got %d", c.Compression)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -133,9 +132,7 @@ func (s *Server) allowOrigin(c *gin.Context) {
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Set("Access-Control-Allow-Credentials", "true")
-	if !slices.ContainsFunc(h.Values("Vary"), func(v string) bool { return strings.Contains(v, "Origin") }) {
-		h.Add("Vary", "Origin")
-	}
+	addVary(h, "Origin")
 }
 
 // openEngine is the handshake of an Engine.IO session.
@@ -149,6 +146,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 		return
 	}
 	conn := &sioConn{srv: s, id: randomID(), adm: adm, in: sio.Assembler{MaxBytes: int(s.cfg.MaxPayload)}}
+	s.stick(adm.answer, c.Request, conn.id)
 	open := eio.Handshake{
 		SID:          conn.id,
 		PingInterval: s.cfg.PingInterval,
@@ -177,7 +175,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 	for k, vs := range adm.answer {
 		c.Writer.Header()[k] = vs
 	}
-	writePoll(c, []engine.Frame{engine.Packet(open.Packet())})
+	s.writePoll(c, []engine.Frame{engine.Packet(open.Packet())})
 }
 
 func (s *Server) addClient(conn *sioConn) {
@@ -199,7 +197,7 @@ func (conn *sioConn) poll(c *gin.Context) {
 		// The session moved to its WebSocket, or is over.
 		protocolError(c, eio.ErrRequest)
 	case frames != nil:
-		writePoll(c, frames)
+		conn.srv.writePoll(c, frames)
 	}
 }
 
@@ -218,9 +216,9 @@ func holdOn(c *gin.Context) (done func()) {
 	}
 }
 
-func writePoll(c *gin.Context, frames []engine.Frame) {
+func (s *Server) writePoll(c *gin.Context, frames []engine.Frame) {
 	c.Header("Cache-Control", "no-store")
-	c.Data(http.StatusOK, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames))
+	s.writeBody(c, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames), slices.ContainsFunc(frames, engine.Frame.Compressible))
 }
 
 // post takes packets from a client that polls.

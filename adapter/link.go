@@ -55,6 +55,7 @@ type message struct {
 	event string
 	args  []any
 	id    uint64 // where an acknowledgement is wanted
+	raw   bool   // not to be compressed
 	plain []engine.Frame
 	sio   []engine.Frame
 
@@ -83,7 +84,7 @@ func (m *message) in(n *Namespace) *message {
 		if m.elsewhere == nil {
 			m.elsewhere = make(map[string]*message)
 		}
-		there = &message{ns: n, event: m.event, args: m.args, id: m.id, plain: m.plain, data: m.data, attachments: m.attachments}
+		there = &message{ns: n, event: m.event, args: m.args, id: m.id, raw: m.raw, plain: m.plain, data: m.data, attachments: m.attachments}
 		m.elsewhere[n.name] = there
 	}
 	return there
@@ -113,4 +114,14 @@ func (m *message) prepare(plain, sio bool) error {
 		return m.encodeArgs()
 	}
 	return nil
+}
+
+// built is what encode does last with the frames of a format.
+func (m *message) built(frames []engine.Frame) []engine.Frame {
+	if m.raw {
+		for _, f := range frames {
+			f.Uncompressed()
+		}
+	}
+	return frames
 }

@@ -189,6 +189,9 @@ func (n *Namespace) Except(rooms ...string) Op { return Op{ns: n}.Except(rooms..
 // still have something to read.
 func (n *Namespace) Volatile() Op { return Op{ns: n}.Volatile() }
 
+// Compress addresses everyone, with events that are compressed or not.
+func (n *Namespace) Compress(on bool) Op { return Op{ns: n}.Compress(on) }
+
 // Emit sends an event to every socket of the namespace.
 func (n *Namespace) Emit(event string, args ...any) error { return Op{ns: n}.Emit(event, args...) }
 

@@ -16,6 +16,7 @@ type Op struct {
 	toUser   bool
 	self     *Socket // left out
 	volatile bool
+	raw      bool // not to be compressed
 }
 
 // To adds rooms, or ids of sockets.
@@ -40,6 +41,15 @@ func (o Op) Volatile() Op {
 	return o
 }
 
+// Compress says whether the event may be compressed, where Config lets polls
+// or WebSockets be. It may unless Compress(false) says that it is not worth it:
+// an image, say, or that it must not be, because its length would tell what is
+// in it.
+func (o Op) Compress(on bool) Op {
+	o.raw = !on
+	return o
+}
+
 // Emit sends an event to the selected sockets and returns. It fails only if
 // the event cannot be encoded; delivery is not confirmed. One argument is the
 // event's data, several are an array.
@@ -48,6 +58,7 @@ func (o Op) Emit(event string, args ...any) error {
 	if err != nil {
 		return err
 	}
+	m.raw = o.raw
 	if o.ns.parts == nil && o.ns.pattern == nil {
 		return o.emitIn(o.ns, m)
 	}

@@ -65,7 +65,7 @@ func (m *message) encodePlain() error {
 		id = strconv.AppendUint(nil, m.id, 10)
 	}
 	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, id) })
-	m.plain = []engine.Frame{b.Text()}
+	m.plain = m.built([]engine.Frame{b.Text()})
 	return nil
 }
 

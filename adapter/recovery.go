@@ -69,7 +69,7 @@ type keptEvent struct {
 
 func (e *keptEvent) size() (n int64) {
 	for _, f := range e.frames {
-		n += int64(len(f))
+		n += int64(f.Len())
 	}
 	return n + int64(8*len(e.to)) + 300
 }
@@ -352,7 +352,7 @@ func (h *history) admit(s *Socket) {
 		}
 		s.held = append(missed, s.held...)
 		for _, f := range missed {
-			s.heldBytes += len(f)
+			s.heldBytes += f.Len()
 		}
 	}
 	h.lives(s)
@@ -393,7 +393,7 @@ func (h *history) findLocked(s *Socket, sessionID string) (*ghost, []engine.Fram
 		}
 		for _, f := range slices.Backward(e.frames) {
 			missed = append(missed, f)
-			size += len(f)
+			size += f.Len()
 		}
 		if packets++; packets > cfg.Packets || size > cfg.Bytes {
 			return nil, nil

@@ -35,6 +35,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	eng      *engine.Engine
+	client   []clientFile
 	chain    []step
 	identity func(*gin.Context) (*Identity, error)
 	stores   []*store
@@ -69,14 +70,21 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter: config: %w", err)
 	}
+	client, err := loadClient(cfg.Client)
+	if err != nil {
+		return nil, fmt.Errorf("adapter: config: Client: %w", err)
+	}
 	s := &Server{
-		cfg: cfg,
-		log: cfg.Logger,
+		cfg:    cfg,
+		client: client,
+		log:    cfg.Logger,
 		eng: engine.New(engine.Config{
 			PingInterval: cfg.PingInterval,
 			PingTimeout:  cfg.PingTimeout,
 			MaxPayload:   cfg.MaxPayload,
 			SendBuffer:   cfg.SendBuffer,
+
+			Deflate: cfg.Compression,
 
 			UpgradeTimeout: cfg.UpgradeTimeout,
 		}),
@@ -211,9 +219,11 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		g.Handle(method, s.cfg.Path, engine...)
 	}
 
+	paths := append(s.mountClient(g), s.cfg.Path, s.cfg.Path+"ws")
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, path := range []string{s.cfg.Path, s.cfg.Path + "ws"} {
+	for _, path := range paths {
 		s.routes[strings.TrimSuffix(g.BasePath(), "/")+path] = true
 	}
 }

@@ -240,7 +240,7 @@ func (s *Socket) queue(m *message, volatile bool) error {
 func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
 	n := 0
 	for _, f := range frames {
-		n += len(f)
+		n += f.Len()
 	}
 	s.mu.Lock()
 	switch {

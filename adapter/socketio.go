@@ -315,9 +315,9 @@ func (m *message) socketIO() []engine.Frame {
 		if m.offset != "" {
 			data = append(slices.Clip(data[:len(data)-1]), `,"`+m.offset+`"]`...)
 		}
-		m.sio = packetFrames(sio.Packet{
+		m.sio = m.built(packetFrames(sio.Packet{
 			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, m.attachments)
+		}, m.attachments))
 	}
 	return m.sio
 }

@@ -48,8 +48,9 @@ type Handler interface {
 // A Conn is one WebSocket connection. All methods are safe for concurrent use,
 // except Start, which is called once.
 //
-// gorilla/websocket makes the handshake and parses what comes in. Frames that
-// go out are built by Frame and written by flush, the only writer.
+// gorilla/websocket makes the handshake and parses what comes in; what is
+// compressed is inflated by next. Frames that go out are built by Frame and
+// written by flush, the only writer.
 type Conn struct {
 	e    *Engine
 	nc   net.Conn
@@ -57,7 +58,7 @@ type Conn struct {
 	h    Handler
 	poll poller
 	beat Timer
-	ping Frame // what a heartbeat sends; nil means a WebSocket ping
+	ping Frame // what a heartbeat sends; none means a WebSocket ping
 
 	// Owned by the one goroutine that reads at a time.
 	br       bufio.Reader
@@ -65,7 +66,8 @@ type Conn struct {
 	ahead    *[]byte       // what the poller has read and br has not yet
 	aheadAt  int32
 	aheadEnd int32
-	protest  *Cause // what gorilla found wrong with what came in
+	protest  *Cause  // what gorilla found wrong with what came in
+	inflow   *inflow // nil unless compression was negotiated
 
 	heard atomic.Bool // bytes came in since the last ping
 
@@ -164,7 +166,7 @@ func (c *Conn) SendNow(f Frame) error {
 func (c *Conn) SendAll(frames []Frame, volatile bool) error {
 	n := 0
 	for _, f := range frames {
-		n += len(f)
+		n += f.Len()
 	}
 	c.mu.Lock()
 	ok, err := c.roomLocked(n, volatile)
@@ -185,7 +187,7 @@ func (c *Conn) SendAll(frames []Frame, volatile bool) error {
 func (c *Conn) queue(f Frame, volatile bool) (start bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ok, err := c.roomLocked(len(f), volatile); !ok {
+	if ok, err := c.roomLocked(f.Len(), volatile); !ok {
 		return false, err
 	}
 	return c.pushLocked(f), nil
@@ -214,7 +216,7 @@ func (c *Conn) pushLocked(f Frame) (start bool) {
 		c.out = c.first[:0]
 	}
 	c.out = append(c.out, f)
-	c.outBytes += len(f)
+	c.outBytes += f.Len()
 	start = !c.writing
 	c.writing = true
 	return start
@@ -252,13 +254,13 @@ func (c *Conn) flush() {
 			many = c.out
 		}
 		// The queue's memory is given back: an idle connection has none.
-		c.out, c.first[0], c.outBytes = nil, nil, 0
+		c.out, c.first[0], c.outBytes = nil, Frame{}, 0
 		c.pingSent = c.pinged
 		c.mu.Unlock()
 
 		var err error
 		if many == nil {
-			_, err = c.nc.Write(one)
+			_, err = c.nc.Write(c.wire(one))
 		} else {
 			err = c.writeAll(many)
 		}
@@ -282,8 +284,9 @@ func (c *Conn) writeAll(frames []Frame) error {
 		}
 	}()
 	b := (*gather)[:0]
-	for i, f := range frames {
-		frames[i] = nil
+	for i := range frames {
+		f := c.wire(frames[i])
+		frames[i] = Frame{}
 		if len(b) > 0 && len(b)+len(f) > gatherSize {
 			if _, err := c.nc.Write(b); err != nil {
 				return err
@@ -348,7 +351,7 @@ func (c *Conn) closeLocked(cause Cause) {
 	c.closed, c.end = true, &ending{cause: cause}
 	c.e.conns.Add(1)
 	if cause.Drop || cause.Code == 0 {
-		c.out, c.first[0], c.outBytes = nil, nil, 0
+		c.out, c.first[0], c.outBytes = nil, Frame{}, 0
 	}
 	if cause.Code == 0 {
 		return
@@ -413,7 +416,7 @@ func (c *Conn) Expired(now time.Time) {
 		c.heard.Store(false)
 		// Past queue: a ping must not be what makes a peer slow.
 		ping := c.ping
-		if ping == nil {
+		if ping.frame == nil {
 			ping = control(opPing, nil)
 		}
 		start = c.pushLocked(ping)

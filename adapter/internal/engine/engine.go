@@ -22,12 +22,17 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Config is what every connection of an Engine shares. All fields are set.
+// Config is what every connection of an Engine shares. All fields but
+// Deflate are set.
 type Config struct {
 	PingInterval time.Duration // between heartbeats
 	PingTimeout  time.Duration // from a ping to the end of patience
 	MaxPayload   int64         // bytes of one received message
 	SendBuffer   int           // bytes queued before a peer counts as slow
+
+	// Deflate is the size in bytes from which messages are compressed, for peers
+	// that offer it. Zero is never: it is not negotiated then.
+	Deflate int
 
 	UpgradeTimeout time.Duration // from polling to a WebSocket, and from its probe to its use
 }
@@ -49,6 +54,8 @@ type Engine struct {
 	chunks  sync.Pool // *[]byte of chunkSize
 	readers sync.Pool // *bufio.Reader of chunkSize
 	scratch sync.Pool // *[]byte, a message while it is read
+
+	inflaters sync.Pool // *inflater
 
 	writeBufs sync.Pool // gorilla's own; used for nothing but its type
 }
@@ -90,10 +97,16 @@ var ErrNotWebSocket = errors.New("engine: not a WebSocket handshake")
 // written any more.
 func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Header, handler Handler) (*Conn, error) {
 	h := &hijack{ResponseWriter: w, e: e}
+	deflate := false
+	if e.cfg.Deflate > 0 {
+		r, deflate = offered(r)
+	}
 	up := websocket.Upgrader{
 		HandshakeTimeout: closeTimeout,
 		WriteBufferPool:  &e.writeBufs,
 		WriteBufferSize:  1, // gorilla writes no data here, see Conn
+
+		EnableCompression: deflate,
 		// The caller has checked the origin, before anything else.
 		CheckOrigin: func(*http.Request) bool { return true },
 		// What gorilla would answer is the caller's to say.
@@ -106,6 +119,9 @@ func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Hea
 		}
 		_ = h.c.nc.Close()
 		return nil, err
+	}
+	if deflate {
+		h.c.inflow = new(inflow)
 	}
 	h.c.attach(ws, handler)
 	return h.c, nil

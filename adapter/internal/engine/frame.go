@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -19,8 +20,32 @@ const (
 const headroom = 10
 
 // A Frame is one complete WebSocket message as it goes over the wire. It is
-// read-only once it was sent, so that one Frame serves a whole broadcast.
-type Frame []byte
+// read-only once it was sent, so that one Frame serves a whole broadcast. The
+// zero Frame is none.
+type Frame struct{ *frame }
+
+// frame is one piece of memory for everybody who gets the message: a queue
+// holds eight bytes for each that waits.
+type frame struct {
+	wire []byte // header and payload
+	raw  bool   // not to be compressed, however long
+
+	once  sync.Once
+	small []byte // the same compressed, see deflated
+}
+
+// Uncompressed marks the message as one that is not to be compressed, and
+// returns it. It is called before the frame is sent.
+func (f Frame) Uncompressed() Frame {
+	f.raw = true
+	return f
+}
+
+// Compressible reports whether the message may be compressed.
+func (f Frame) Compressible() bool { return !f.raw }
+
+// Len is what the frame counts for in queues: its uncompressed length.
+func (f Frame) Len() int { return len(f.wire) }
 
 // A Builder collects the payload of a Frame behind room for its header, so
 // that the finished frame is one piece of memory, written with one call.
@@ -33,13 +58,15 @@ func NewBuilder(n int) Builder { return Builder{make([]byte, headroom, headroom+
 func (b *Builder) Append(f func([]byte) []byte) { b.buf = f(b.buf) }
 
 // Text finishes the frame as a text message.
-func (b *Builder) Text() Frame { return finish(b.buf, opText) }
+func (b *Builder) Text() Frame { return newFrame(b.buf, opText) }
 
 // Binary finishes the frame as a binary message.
-func (b *Builder) Binary() Frame { return finish(b.buf, opBinary) }
+func (b *Builder) Binary() Frame { return newFrame(b.buf, opBinary) }
+
+func newFrame(buf []byte, op byte) Frame { return Frame{&frame{wire: finish(buf, op)}} }
 
 // finish writes the header right before the payload: RFC 6455, section 5.2.
-func finish(buf []byte, op byte) Frame {
+func finish(buf []byte, op byte) []byte {
 	n := len(buf) - headroom
 	var at int
 	switch {
@@ -62,7 +89,7 @@ func finish(buf []byte, op byte) Frame {
 // control makes a control frame; its payload is at most 125 bytes (section 5.5).
 func control(op byte, payload []byte) Frame {
 	buf := make([]byte, headroom, headroom+len(payload))
-	return finish(append(buf, payload...), op)
+	return newFrame(append(buf, payload...), op)
 }
 
 // closeFrame makes a close frame with a status code and a short reason.

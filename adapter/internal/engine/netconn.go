@@ -38,6 +38,14 @@ type netConn Conn
 // Read hands over what the poller has read, then reads on.
 func (n *netConn) Read(p []byte) (int, error) {
 	c := (*Conn)(n)
+	m, err := c.readOn(p)
+	if c.inflow != nil {
+		c.inflow.pass(p[:m])
+	}
+	return m, err
+}
+
+func (c *Conn) readOn(p []byte) (int, error) {
 	if c.ahead != nil {
 		m := copy(p, (*c.ahead)[c.aheadAt:c.aheadEnd])
 		if c.aheadAt += int32(m); c.aheadAt == c.aheadEnd {

@@ -103,15 +103,29 @@ func (f task) Run() { f() }
 
 // A peer is the other end of a connection, byte by byte.
 type peer struct {
-	t  testing.TB
-	nc net.Conn
-	br *bufio.Reader
+	t          testing.TB
+	nc         net.Conn
+	br         *bufio.Reader
+	extensions []string // what the handshake was answered with
 }
 
-func newPeer(t testing.TB, nc net.Conn) *peer { return &peer{t, nc, bufio.NewReader(nc)} }
+func newPeer(t testing.TB, nc net.Conn) *peer { return &peer{t: t, nc: nc, br: bufio.NewReader(nc)} }
 
 const handshake = "GET / HTTP/1.1\r\nHost: example.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// offering is the handshake of a client that offers extensions.
+func offering(extensions string) string {
+	return strings.TrimSuffix(handshake, "\r\n") + "Sec-WebSocket-Extensions: " + extensions + "\r\n\r\n"
+}
+
+// handshakeFor offers compression, as browsers do, where it is configured.
+func handshakeFor(cfg Config) string {
+	if cfg.Deflate == 0 {
+		return handshake
+	}
+	return offering("permessage-deflate; client_max_window_bits")
+}
 
 // shake reads the answer to the handshake.
 func (p *peer) shake() error {
@@ -123,6 +137,7 @@ func (p *peer) shake() error {
 	if got, want := res.Header.Get("Sec-WebSocket-Accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="; res.StatusCode != 101 || got != want {
 		return fmt.Errorf("handshake: %s, Sec-WebSocket-Accept %q, want 101 and %q", res.Status, got, want)
 	}
+	p.extensions = res.Header["Sec-Websocket-Extensions"]
 	return nil
 }
 
@@ -223,12 +238,13 @@ func engineFor(t testing.TB, cfg Config) *Engine {
 }
 
 // paths runs test over each way in which the engine reads: waiting for
-// readability, and blocking with and without TLS.
+// readability, blocking with and without TLS, and following frames that may be
+// compressed.
 func paths(t *testing.T, test func(t *testing.T, dial dialer)) {
 	for _, p := range []struct {
 		name string
 		dial dialer
-	}{{"tcp", dialTCP}, {"tls", dialTLS}, {"pipe", dialPipe}} {
+	}{{"tcp", dialTCP}, {"tls", dialTLS}, {"pipe", dialPipe}, {"deflate", dialDeflate}} {
 		t.Run(p.name, func(t *testing.T) { test(t, p.dial) })
 	}
 }
@@ -240,6 +256,13 @@ func dialTCP(t testing.TB, cfg Config, h Handler) (*Conn, *peer) {
 		t.Fatal("plain TCP is read in the blocking way")
 	}
 	return c, p
+}
+
+// dialDeflate opens a connection that may compress; what goes out is not.
+func dialDeflate(t testing.TB, cfg Config, h Handler) (*Conn, *peer) {
+	t.Helper()
+	cfg.Deflate = 1 << 30
+	return dialTCP(t, cfg, h)
 }
 
 func dialTLS(t testing.TB, cfg Config, h Handler) (*Conn, *peer) {
@@ -275,7 +298,7 @@ func dialServer(t testing.TB, e *Engine, h Handler, serve func(http.Handler) *ht
 		nc = tlsClient(nc, srv)
 	}
 	p := newPeer(t, nc)
-	p.write([]byte(handshake))
+	p.write([]byte(handshakeFor(e.cfg)))
 	if err := p.shake(); err != nil {
 		t.Fatal(err)
 	}
@@ -324,11 +347,17 @@ func request(t testing.TB, head string) *http.Request {
 // is wrapped. It is started.
 func dialWrapped(t testing.TB, e *Engine, h Handler, wrap func(net.Conn) net.Conn) (*Conn, *peer) {
 	t.Helper()
+	return dialWith(t, e, h, handshakeFor(e.cfg), wrap)
+}
+
+// dialWith is dialWrapped with a handshake of the caller's.
+func dialWith(t testing.TB, e *Engine, h Handler, head string, wrap func(net.Conn) net.Conn) (*Conn, *peer) {
+	t.Helper()
 	here, there := net.Pipe()
 	p := newPeer(t, there)
 	shaken := make(chan error, 1)
 	go func() { shaken <- p.shake() }()
-	c, err := e.Upgrade(&pipeWriter{header: http.Header{}, nc: wrap(here)}, request(t, handshake), nil, h)
+	c, err := e.Upgrade(&pipeWriter{header: http.Header{}, nc: wrap(here)}, request(t, head), nil, h)
 	if err := errors.Join(err, <-shaken); err != nil {
 		t.Fatal(err)
 	}

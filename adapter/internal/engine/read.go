@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"errors"
 	"io"
 
 	"github.com/gorilla/websocket"
@@ -80,12 +81,23 @@ func (c *Conn) next() (binary bool, data *[]byte, err error) {
 	if err != nil {
 		return false, nil, err
 	}
+	limit := int(c.e.cfg.MaxPayload)
+	if c.inflow != nil && c.inflow.next() {
+		// Even what cannot be compressed gets hardly longer by it.
+		z := c.e.inflate(r, 2*c.e.cfg.MaxPayload)
+		defer c.e.putInflater(z)
+		r = z
+	}
 	data = c.e.scratch.Get().(*[]byte)
 	b := (*data)[:0]
-	limit := int(c.e.cfg.MaxPayload)
 	for {
 		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+			// Never past the limit: a few bytes may inflate to any number.
+			n := 2 * cap(b)
+			if n >= limit {
+				n = limit + 1
+			}
+			b = append(make([]byte, 0, n), b...)
 		}
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -123,6 +135,8 @@ func (c *Conn) readFailed(err error) {
 	switch {
 	case err == errTooLarge:
 		blame = &Cause{Reason: ReasonTooLarge, Code: websocket.CloseMessageTooBig, Text: "message too large", Err: err}
+	case errors.Is(err, errGarbled):
+		blame = &Cause{Reason: ReasonTransportError, Code: websocket.CloseInvalidFramePayloadData, Text: "invalid compressed data", Drop: true, Err: err}
 	case c.protest != nil:
 		blame = c.protest
 		blame.Err = err

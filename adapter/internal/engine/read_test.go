@@ -210,7 +210,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 			if c.loan != nil || c.br.Size() != 0 || c.ahead != nil {
 				t.Errorf("an idle connection holds a loan %v, a buffer of %d bytes, %v read ahead; want none", c.loan, c.br.Size(), c.ahead)
 			}
-			if c.out != nil || c.first[0] != nil || c.outBytes != 0 {
+			if c.out != nil || c.first[0].frame != nil || c.outBytes != 0 {
 				t.Errorf("an idle connection holds a queue %v, first %v, %d bytes; want none", c.out, c.first, c.outBytes)
 			}
 			c.Expired(time.Now()) // the verdict

@@ -31,13 +31,13 @@ func TestFrame(t *testing.T) {
 				half := len(tt.payload) / 2
 				b.Append(func(dst []byte) []byte { return append(dst, tt.payload[:half]...) })
 				b.Append(func(dst []byte) []byte { return append(dst, tt.payload[half:]...) })
-				if got, want := string(b.Text()), tt.header+tt.payload; got != want {
+				if got, want := string(b.Text().wire), tt.header+tt.payload; got != want {
 					t.Errorf("Text() = %s, want %s", brief(got), brief(want))
 				}
 			}
 			b := NewBuilder(0)
 			b.Append(func(dst []byte) []byte { return append(dst, tt.payload...) })
-			if got, want := string(b.Binary()), "\x82"+tt.header[1:]+tt.payload; got != want {
+			if got, want := string(b.Binary().wire), "\x82"+tt.header[1:]+tt.payload; got != want {
 				t.Errorf("Binary() = %s, want %s", brief(got), brief(want))
 			}
 		})
@@ -283,7 +283,7 @@ func TestSharedFrame(t *testing.T) {
 		e := engineFor(t, usual)
 		const n = 1000
 		shared := text("for everybody")
-		want := string(shared)
+		want := string(shared.wire)
 		var conns []*Conn
 		var reading sync.WaitGroup
 		for range n {
@@ -307,8 +307,8 @@ func TestSharedFrame(t *testing.T) {
 			c.Close(Cause{Reason: "test", Code: 1012, Text: "restarting"})
 		}
 		reading.Wait()
-		if string(shared) != want {
-			t.Errorf("the frame became %q, want %q", shared, want)
+		if string(shared.wire) != want {
+			t.Errorf("the frame became %q, want %q", shared.wire, want)
 		}
 	})
 }

@@ -85,13 +85,13 @@ func AppendPoll(dst []byte, frames []Frame) []byte {
 // Payload returns what a frame carries, and whether it is binary.
 func (f Frame) Payload() (binary bool, data []byte) {
 	at := 2
-	switch f[1] {
+	switch f.wire[1] {
 	case 126:
 		at = 4
 	case 127:
 		at = 10
 	}
-	return f[0]&0x0f == opBinary, f[at:]
+	return f.wire[0]&0x0f == opBinary, f.wire[at:]
 }
 
 // Send queues frames that belong together and returns.
@@ -120,7 +120,7 @@ func (s *Session) sendLocked(frames []Frame, volatile bool) error {
 	}
 	n := 0
 	for _, f := range frames {
-		n += len(f)
+		n += f.Len()
 	}
 	if s.outBytes+n > s.e.cfg.SendBuffer && len(s.out) > 0 {
 		s.closeLocked(Cause{Reason: ReasonSlow, Drop: true})

@@ -104,7 +104,9 @@ const commands = {
   },
   engine({ name }) {
     const e = sockets.get(name).io.engine;
-    tell({ name, kind: "engine", sid: e.id, transport: e.transport.name });
+    const ws = e.transport.ws;
+    const wire = ws && ws._socket ? [ws.extensions, ws._socket.bytesRead, ws._socket.bytesWritten] : [];
+    tell({ name, kind: "engine", sid: e.id, transport: e.transport.name, args: wire });
   },
 };
 
