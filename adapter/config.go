@@ -41,6 +41,11 @@ type Config struct {
 	// answer. Zero means 5 minutes; negative means not at all.
 	MaxStale time.Duration
 
+	// Parser is how packets of Socket.IO are written: JSON by default, or
+	// MessagePack for clients with socket.io-msgpack-parser. Plain WebSockets
+	// speak JSON in either case.
+	Parser Parser
+
 	PingInterval time.Duration // between heartbeats; zero means 25s
 	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
 
@@ -116,6 +121,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SendBuffer < 0 {
 		bad("SendBuffer: expected a positive number of bytes, got %d", c.SendBuffer)
+	}
+	if c.Parser != JSON && c.Parser != MessagePack {
+		bad("Parser: expected JSON or MessagePack, got %v", c.Parser)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

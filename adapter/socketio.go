@@ -11,7 +11,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/gin-usher/usher/adapter/internal/eio"
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
@@ -49,14 +48,7 @@ type sioSocket struct {
 func (conn *sioConn) Receive(binary bool, data []byte) engine.Task {
 	conn.reading.Lock()
 	defer conn.reading.Unlock()
-	var m sio.Message
-	var ok bool
-	var err error
-	if binary {
-		m, ok, err = conn.in.Binary(data)
-	} else {
-		m, ok, err = conn.in.Text(data)
-	}
+	m, ok, err := conn.srv.cfg.Parser.receive(&conn.in, binary, data)
 	if err == nil && ok {
 		var task engine.Task
 		if task, err = conn.handle(m); err == nil {
@@ -117,7 +109,7 @@ func (conn *sioConn) connect(name string) error {
 		if err != nil {
 			return err
 		}
-		_ = conn.session.Send(packetFrame(refused))
+		_ = conn.send(refused)
 		return nil
 	}
 	s := &sioSocket{conn: conn}
@@ -317,31 +309,26 @@ func cookieValue(r *http.Request, name string) string {
 	return c.Value
 }
 
-// packetFrame makes the frame of a packet without attachments.
-func packetFrame(p sio.Packet) engine.Frame {
-	return engine.Packet(eio.Packet{Type: eio.Message, Data: sio.AppendPacket(nil, p)})
-}
-
-// packetFrames makes the frames of a packet and its attachments.
-func packetFrames(p sio.Packet, attachments [][]byte) []engine.Frame {
-	p.Attachments = len(attachments)
-	frames := make([]engine.Frame, 1, 1+len(attachments))
-	frames[0] = packetFrame(p)
-	for _, a := range attachments {
-		frames = append(frames, engine.Packet(eio.Packet{Type: eio.Message, Binary: true, Data: a}))
+// send queues a packet and its attachments.
+func (conn *sioConn) send(p sio.Packet, attachments ...[]byte) error {
+	frames, err := conn.srv.cfg.Parser.frames(p, attachments...)
+	if err != nil {
+		return err
 	}
-	return frames
+	return conn.session.Send(frames...)
 }
 
 func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
 	if m.sio == nil {
 		data, attachments, err := sio.EncodeArgs(append([]any{m.event}, m.args...)...)
+		if err == nil {
+			m.sio, err = s.conn.srv.cfg.Parser.frames(sio.Packet{
+				Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
+			}, attachments...)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("adapter: emit %q: %w", m.event, err)
 		}
-		m.sio = packetFrames(sio.Packet{
-			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, attachments)
 	}
 	return m.sio, nil
 }
@@ -354,13 +341,13 @@ func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
 }
 
 func (s *sioSocket) connected() {
-	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, "")))
+	_ = s.conn.send(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, ""))
 }
 
 func (s *sioSocket) refuse(e *Error) {
 	if _, ok := s.conn.drop(s); ok {
 		if refused, err := sio.Refused(sio.V5, s.socket.ns.name, e.Message, e.json()); err == nil {
-			_ = s.conn.session.Send(packetFrame(refused))
+			_ = s.conn.send(refused)
 		}
 	}
 	s.socket.ended(ReasonRefused)
@@ -383,9 +370,9 @@ func (s *sioSocket) ack(in incoming, args []any) error {
 	if err != nil {
 		return err
 	}
-	_ = s.conn.session.Send(packetFrames(sio.Packet{
+	_ = s.conn.send(sio.Packet{
 		Type: sio.Ack, Namespace: s.socket.ns.name, ID: id, HasID: true, Data: data,
-	}, attachments)...)
+	}, attachments...)
 	return nil
 }
 
@@ -400,7 +387,7 @@ func (s *sioSocket) fail(in incoming, e *Error) {
 	if err != nil {
 		return
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data}))
+	_ = s.conn.send(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data})
 }
 
 // close ends the socket, and the connection with the last of its sockets.
@@ -416,7 +403,7 @@ func (s *sioSocket) close(r Reason) {
 	if !ok {
 		return // it is over, or about to be
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name}))
+	_ = s.conn.send(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name})
 	s.socket.ended(r)
 	if left == 0 {
 		s.conn.end(causeOf(r))
