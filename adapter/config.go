@@ -46,6 +46,11 @@ type Config struct {
 	// had. Zero is off.
 	Recovery Recovery
 
+	// Parser is how packets of Socket.IO are written: JSON by default, or
+	// MessagePack for clients with socket.io-msgpack-parser. Plain WebSockets
+	// speak JSON in either case.
+	Parser Parser
+
 	PingInterval time.Duration // between heartbeats; zero means 25s
 	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
 
@@ -171,6 +176,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Compression < 0 {
 		bad("Compression: expected a positive number of bytes, or 0 for none, got %d", c.Compression)
+	}
+	if c.Parser != JSON && c.Parser != MessagePack {
+		bad("Parser: expected JSON or MessagePack, got %v", c.Parser)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

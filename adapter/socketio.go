@@ -11,7 +11,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/gin-usher/usher/adapter/internal/eio"
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
@@ -49,14 +48,7 @@ type sioSocket struct {
 func (conn *sioConn) Receive(binary bool, data []byte) engine.Task {
 	conn.reading.Lock()
 	defer conn.reading.Unlock()
-	var m sio.Message
-	var ok bool
-	var err error
-	if binary {
-		m, ok, err = conn.in.Binary(data)
-	} else {
-		m, ok, err = conn.in.Text(data)
-	}
+	m, ok, err := conn.srv.cfg.Parser.receive(&conn.in, binary, data)
 	if err == nil && ok {
 		var task engine.Task
 		if task, err = conn.handle(m); err == nil {
@@ -169,7 +161,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 // refuse answers a CONNECT with no.
 func (conn *sioConn) refuse(namespace, message string, data json.RawMessage) {
 	if refused, err := sio.Refused(sio.V5, namespace, message, data); err == nil {
-		_ = conn.session.Send(packetFrame(refused))
+		_ = conn.send(refused)
 	}
 }
 
@@ -271,20 +263,13 @@ func (conn *sioConn) Expired(time.Time) {
 	}
 }
 
-// packetFrame makes the frame of a packet without attachments.
-func packetFrame(p sio.Packet) engine.Frame {
-	return engine.Packet(eio.Packet{Type: eio.Message, Data: sio.AppendPacket(nil, p)})
-}
-
-// packetFrames makes the frames of a packet and its attachments.
-func packetFrames(p sio.Packet, attachments [][]byte) []engine.Frame {
-	p.Attachments = len(attachments)
-	frames := make([]engine.Frame, 1, 1+len(attachments))
-	frames[0] = packetFrame(p)
-	for _, a := range attachments {
-		frames = append(frames, engine.Packet(eio.Packet{Type: eio.Message, Binary: true, Data: a}))
+// send queues a packet and its attachments.
+func (conn *sioConn) send(p sio.Packet, attachments ...[]byte) error {
+	frames, err := conn.srv.cfg.Parser.frames(p, attachments...)
+	if err != nil {
+		return err
 	}
-	return frames
+	return conn.session.Send(frames...)
 }
 
 func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
@@ -315,9 +300,11 @@ func (m *message) socketIO() []engine.Frame {
 		if m.offset != "" {
 			data = append(slices.Clip(data[:len(data)-1]), `,"`+m.offset+`"]`...)
 		}
-		m.sio = m.built(packetFrames(sio.Packet{
+		// What EncodeArgs has made can be written in every format.
+		frames, _ := m.ns.srv.cfg.Parser.frames(sio.Packet{
 			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, m.attachments))
+		}, m.attachments...)
+		m.sio = m.built(frames)
 	}
 	return m.sio
 }
@@ -334,7 +321,7 @@ func (s *sioSocket) connected() {
 	if r := s.socket.recovery; r != nil {
 		pid = r.pid
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, pid)))
+	_ = s.conn.send(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, pid))
 }
 
 func (s *sioSocket) refuse(e *Error) {
@@ -365,9 +352,9 @@ func (s *sioSocket) ack(in incoming, args []any) error {
 	if err != nil {
 		return err
 	}
-	_ = s.conn.session.Send(packetFrames(sio.Packet{
+	_ = s.conn.send(sio.Packet{
 		Type: sio.Ack, Namespace: s.socket.ns.name, ID: id, HasID: true, Data: data,
-	}, attachments)...)
+	}, attachments...)
 	return nil
 }
 
@@ -382,7 +369,7 @@ func (s *sioSocket) fail(in incoming, e *Error) {
 	if err != nil {
 		return
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data}))
+	_ = s.conn.send(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data})
 }
 
 // close ends the socket, and the connection with the last of its sockets.
@@ -398,7 +385,7 @@ func (s *sioSocket) close(r Reason) {
 	if !ok {
 		return // it is over, or about to be
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name}))
+	_ = s.conn.send(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name})
 	s.socket.ended(r)
 	if left == 0 {
 		s.conn.end(causeOf(r))

@@ -1,6 +1,7 @@
 // Drives socket.io-client for the tests of package adapter. Commands come as
 // JSON lines on stdin, what happens goes as JSON lines to stdout. Bytes travel
-// as {"$bytes": base64} in both directions.
+// as {"$bytes": base64} in both directions, what else JSON lacks as {"$js":
+// expression} to here.
 "use strict";
 const clients = { 4: require("socket.io-client").io, 3: require("socket.io-client-3").io };
 const readline = require("node:readline");
@@ -19,6 +20,7 @@ function unpack(v) {
   if (Array.isArray(v)) return v.map(unpack);
   if (v && typeof v === "object") {
     if (typeof v.$bytes === "string") return Buffer.from(v.$bytes, "base64");
+    if (typeof v.$js === "string") return eval(`(${v.$js})`);
     return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, unpack(x)]));
   }
   return v;
@@ -26,6 +28,7 @@ function unpack(v) {
 
 const commands = {
   open({ name, url, options, version }) {
+    if (options.parser) options.parser = require(options.parser);
     const s = clients[version](url, { reconnection: false, forceNew: true, ...options });
     sockets.set(name, s);
     s.on("connect", () => tell({ name, kind: "connect", id: s.id, transport: s.io.engine.transport.name, recovered: s.recovered }));
