@@ -33,8 +33,9 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		return
 	}
 	query := r.URL.Query()
-	if v, ok := eio.ParseVersion(query.Get("EIO")); !ok || v != eio.V4 {
-		protocolError(c, eio.ErrVersion)
+	dialect, refused := s.dialect(query)
+	if refused != nil {
+		protocolError(c, refused)
 		return
 	}
 	transport := query.Get("transport")
@@ -52,7 +53,7 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		defer s.handshakes.Done()
 	}
 	if sid == "" {
-		s.openEngine(c, m, transport)
+		s.openEngine(c, m, transport, dialect)
 		return
 	}
 	s.mu.RLock()
@@ -67,10 +68,14 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		protocolError(c, eio.ErrForbidden)
 		return
 	}
+	if then := conn.session.Dialect().Version(); then != dialect.Version() {
+		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: fmt.Sprintf("expected EIO=%d, as in the handshake", then)})
+		return
+	}
 	switch {
 	case transport == "websocket":
 		c.Status(http.StatusSwitchingProtocols)
-		if err := conn.session.Upgrade(c.Writer, r, engineHeaders(c)); err != nil {
+		if err := conn.session.Upgrade(c.Writer, r, engineHeaders(c), dialect); err != nil {
 			if errors.Is(err, engine.ErrNotWebSocket) {
 				protocolError(c, eio.ErrRequest)
 			}
@@ -117,7 +122,7 @@ func (s *Server) allowOrigin(c *gin.Context) {
 }
 
 // openEngine is the handshake of an Engine.IO session.
-func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
+func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine.Dialect) {
 	if c.Request.Method != http.MethodGet {
 		protocolError(c, eio.ErrMethod)
 		return
@@ -135,7 +140,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 	}
 	if transport == "websocket" {
 		c.Status(http.StatusSwitchingProtocols)
-		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, conn)
+		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, d, conn)
 		if err != nil {
 			if errors.Is(err, engine.ErrNotWebSocket) {
 				protocolError(c, eio.ErrRequest)
@@ -146,16 +151,18 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 		conn.session = session
 		s.addClient(conn)
 		_ = session.Send(engine.Packet(open.Packet()))
+		conn.greet()
 		session.Start()
 		return
 	}
 	open.Upgrades = []string{"websocket"}
-	conn.session = s.eng.NewSession(conn)
+	conn.session = s.eng.NewSession(d, conn)
 	s.addClient(conn)
 	for k, vs := range adm.answer {
 		c.Writer.Header()[k] = vs
 	}
-	writePoll(c, []engine.Frame{engine.Packet(open.Packet())})
+	conn.greet()
+	writePoll(c, d, []engine.Frame{engine.Packet(open.Packet())})
 }
 
 func (s *Server) addClient(conn *sioConn) {
@@ -177,7 +184,7 @@ func (conn *sioConn) poll(c *gin.Context) {
 		// The session moved to its WebSocket, or is over.
 		protocolError(c, eio.ErrRequest)
 	case frames != nil:
-		writePoll(c, frames)
+		writePoll(c, conn.session.Dialect(), frames)
 	}
 }
 
@@ -196,15 +203,23 @@ func holdOn(c *gin.Context) (done func()) {
 	}
 }
 
-func writePoll(c *gin.Context, frames []engine.Frame) {
+func writePoll(c *gin.Context, d engine.Dialect, frames []engine.Frame) {
 	c.Header("Cache-Control", "no-store")
-	c.Data(http.StatusOK, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames))
+	kind := "text/plain; charset=UTF-8"
+	body, binary := d.AppendPoll(nil, frames)
+	if binary {
+		kind = "application/octet-stream"
+	}
+	c.Data(http.StatusOK, kind, body)
 }
 
 // post takes packets from a client that polls.
 func (conn *sioConn) post(c *gin.Context) {
-	if kind, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type")); kind == "application/octet-stream" {
-		// Protocol 3 had such bodies. In 4 bytes come as base64.
+	version := conn.session.Dialect().Version()
+	kind, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	binary := kind == "application/octet-stream"
+	if binary && version != eio.V3 {
+		// Protocol 3 has such bodies. In 4 bytes come as base64.
 		conn.session.Close(engine.Cause{Reason: engine.ReasonTransportError, Err: errors.New("expected a POST of text, got application/octet-stream")})
 		protocolError(c, eio.ErrRequest)
 		return
@@ -223,8 +238,12 @@ func (conn *sioConn) post(c *gin.Context) {
 		protocolError(c, eio.ErrRequest)
 		return
 	}
+	packets := eio.DecodePayload(version, body, eio.Limits{})
+	if binary {
+		packets = eio.DecodeBinaryPayload(body, eio.Limits{})
+	}
 	done := holdOn(c)
-	err = conn.session.Post(eio.DecodePayload(eio.V4, body, eio.Limits{}))
+	err = conn.session.Post(packets)
 	done()
 	if err != nil {
 		e := *eio.ErrRequest

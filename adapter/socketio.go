@@ -109,11 +109,12 @@ func (conn *sioConn) connect(name string) error {
 		return nil // the connection is about to be closed
 	}
 	defer srv.handshakes.Done()
+	name, query := conn.splitQuery(name)
 	srv.mu.RLock()
 	ns := srv.namespaces[name]
 	srv.mu.RUnlock()
 	if ns == nil {
-		refused, err := sio.Refused(sio.V5, name, sio.InvalidNamespace, nil)
+		refused, err := sio.Refused(conn.version(), name, sio.InvalidNamespace, nil)
 		if err != nil {
 			return err
 		}
@@ -129,6 +130,7 @@ func (conn *sioConn) connect(name string) error {
 	}
 	adm := conn.adm
 	sock.take(adm)
+	sock.setQuery(query)
 	sock.ns, sock.id, sock.link = ns, randomID(), s
 	if conn.sockets == nil {
 		conn.sockets = make(map[string]*sioSocket, 1)
@@ -354,12 +356,12 @@ func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
 }
 
 func (s *sioSocket) connected() {
-	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, "")))
+	_ = s.conn.session.Send(packetFrame(sio.Granted(s.conn.version(), s.socket.ns.name, s.socket.id, "")))
 }
 
 func (s *sioSocket) refuse(e *Error) {
 	if _, ok := s.conn.drop(s); ok {
-		if refused, err := sio.Refused(sio.V5, s.socket.ns.name, e.Message, e.json()); err == nil {
+		if refused, err := sio.Refused(s.conn.version(), s.socket.ns.name, e.Message, e.json()); err == nil {
 			_ = s.conn.session.Send(packetFrame(refused))
 		}
 	}
