@@ -62,6 +62,12 @@ type Config struct {
 	// asking for a namespace. Zero means 45s.
 	ConnectTimeout time.Duration
 
+	// AllowEIO3 lets clients of Socket.IO v2 in, which speak Engine.IO 3. They
+	// are refused otherwise, as on Node.js: it is one more protocol to attack,
+	// for clients that nobody maintains. JSONP is refused in either case: a
+	// script tag sends cookies and no Origin.
+	AllowEIO3 bool
+
 	// MaxPayload is the size in bytes of a message from a client. Zero means
 	// 1,000,000. A larger message closes the connection with 1009.
 	MaxPayload int64

@@ -112,6 +112,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 		return nil // the connection is about to be closed
 	}
 	defer srv.handshakes.Done()
+	name, query := conn.splitQuery(name)
 	ns := srv.enter(name)
 	if ns == nil {
 		conn.refuse(name, sio.InvalidNamespace, nil)
@@ -124,7 +125,10 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	}
 	s := &sioSocket{conn: conn}
 	sock := &s.socket
-	sock.auth, sock.recovery = auth, ns.recoverable(auth)
+	sock.auth = auth
+	if conn.version() == sio.V5 { // clients before that do not know of it
+		sock.recovery = ns.recoverable(auth)
+	}
 	conn.mu.Lock()
 	if conn.closed || conn.ending != nil || conn.sockets[name] != nil {
 		conn.mu.Unlock()
@@ -139,6 +143,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	}
 	adm := conn.adm
 	sock.take(adm)
+	sock.setQuery(query)
 	sock.ns, sock.id, sock.link = ns, randomID(), s
 	if conn.sockets == nil {
 		conn.sockets = make(map[string]*sioSocket, 1)
@@ -160,7 +165,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 
 // refuse answers a CONNECT with no.
 func (conn *sioConn) refuse(namespace, message string, data json.RawMessage) {
-	if refused, err := sio.Refused(sio.V5, namespace, message, data); err == nil {
+	if refused, err := sio.Refused(conn.version(), namespace, message, data); err == nil {
 		_ = conn.send(refused)
 	}
 }
@@ -321,7 +326,7 @@ func (s *sioSocket) connected() {
 	if r := s.socket.recovery; r != nil {
 		pid = r.pid
 	}
-	_ = s.conn.send(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, pid))
+	_ = s.conn.send(sio.Granted(s.conn.version(), s.socket.ns.name, s.socket.id, pid))
 }
 
 func (s *sioSocket) refuse(e *Error) {

@@ -84,6 +84,7 @@ type Conn struct {
 	parked   bool // the reader has left because of that
 	closed   bool
 	gone     bool
+	dialect  Dialect // of the session it carries, if it does; set before Start
 	end      *ending // why and how, once closed
 }
 
@@ -110,7 +111,7 @@ func (c *Conn) Start() {
 	c.mu.Lock()
 	if !c.closed {
 		// Under the lock, so that Close sets its own deadline after this one.
-		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.cfg.PingInterval), c)
+		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.firstBeat(c.dialect)), c)
 	}
 	c.mu.Unlock()
 	if c.poll.init(c) {
@@ -396,7 +397,8 @@ func (c *Conn) cut() {
 }
 
 // Expired is the heartbeat: a ping, then PingTimeout of patience. Any byte
-// counts as a sign of life, if our ping could leave at all.
+// counts as a sign of life, if our ping could leave at all. Where the peer pings
+// it is the end of patience with it; what came in since its ping buys some more.
 func (c *Conn) Expired(now time.Time) {
 	c.mu.Lock()
 	if c.closed {
@@ -411,7 +413,11 @@ func (c *Conn) Expired(now time.Time) {
 	// The timer is set under the lock: after Close it is Close's.
 	start := false
 	switch {
-	case !c.pinged:
+	case c.dialect.asks() && (c.heard.Swap(false) || c.parked):
+		// A ping cannot overtake the message before it, which may still be coming
+		// in, and nobody reads it while the handler is behind.
+		c.e.wheel.Set(&c.beat, now.Add(c.e.cfg.PingTimeout), c)
+	case !c.pinged && !c.dialect.asks():
 		c.pinged, c.pingSent = true, false
 		c.heard.Store(false)
 		// Past queue: a ping must not be what makes a peer slow.
