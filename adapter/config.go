@@ -33,6 +33,10 @@ type Config struct {
 	// stand. Each is moved into the Authorization header that the chain sees.
 	Credentials []Source
 
+	// AuthTimeout is how long a connection may take to show who it is, where
+	// Credentials have AuthPayload or FirstMessage. Zero means 5s.
+	AuthTimeout time.Duration
+
 	// Revalidate is the time between replays of the chain for an idle session,
 	// spread evenly. Zero means 30s; negative means never, so that only saves,
 	// logouts and expiries are noticed.
@@ -129,6 +133,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.PingTimeout, 20*time.Second)
 	def(&c.UpgradeTimeout, 10*time.Second)
 	def(&c.ConnectTimeout, 45*time.Second)
+	def(&c.AuthTimeout, 5*time.Second)
 	if c.Path == "" {
 		c.Path = "/socket.io/"
 	}
@@ -164,8 +169,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PingInterval < time.Second || c.PingTimeout < time.Second {
 		bad("PingInterval and PingTimeout: expected at least 1s, got %v and %v", c.PingInterval, c.PingTimeout)
 	}
-	if c.UpgradeTimeout < time.Second || c.ConnectTimeout < time.Second {
-		bad("UpgradeTimeout and ConnectTimeout: expected at least 1s, got %v and %v", c.UpgradeTimeout, c.ConnectTimeout)
+	if c.UpgradeTimeout < time.Second || c.ConnectTimeout < time.Second || c.AuthTimeout < time.Second {
+		bad("UpgradeTimeout, ConnectTimeout and AuthTimeout: expected at least 1s, got %v, %v and %v", c.UpgradeTimeout, c.ConnectTimeout, c.AuthTimeout)
+	}
+	for i, source := range c.Credentials {
+		if err := source.check(); err != nil {
+			bad("Credentials[%d]: %w", i, err)
+		}
 	}
 	if c.MaxPayload < 0 || c.MaxPayload > 1<<30 {
 		bad("MaxPayload: expected 1 to %d bytes, got %d", 1<<30, c.MaxPayload)

@@ -23,6 +23,10 @@ func (s *Server) beforeEngine(c *gin.Context) {
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
+	if e := s.showCredentials(c); e != nil {
+		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: e.Message})
+		return
+	}
 	c.Set(bareWriter, c.Writer)
 }
 
@@ -158,6 +162,10 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 		PingTimeout:  s.cfg.PingTimeout,
 		MaxPayload:   int(s.cfg.MaxPayload),
 	}
+	if adm.refusal != nil && !s.lobby.hasRoom(adm.address) {
+		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: errLobbyFull.Message})
+		return
+	}
 	if transport == "websocket" {
 		c.Status(http.StatusSwitchingProtocols)
 		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, d, conn)
@@ -169,7 +177,10 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 		}
 		s.deafen(c)
 		conn.session = session
-		s.addClient(conn)
+		if !s.addClient(conn) {
+			session.Start()
+			return
+		}
 		_ = session.Send(engine.Packet(open.Packet()))
 		conn.greet()
 		session.Start()
@@ -185,11 +196,20 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 	s.writePoll(c, d, []engine.Frame{engine.Packet(open.Packet())})
 }
 
-func (s *Server) addClient(conn *sioConn) {
+// addClient lists a connection. One that must wait is closed if there is no room
+// for it any more.
+func (s *Server) addClient(conn *sioConn) bool {
 	s.mu.Lock()
 	s.clients[conn.id] = conn
 	s.mu.Unlock()
+	if conn.adm.refusal != nil {
+		if e := conn.mustShow(conn.adm); e != nil {
+			conn.session.Close(engine.Cause{Reason: string(ReasonRefused), Code: closeCodeFor(e), Text: e.Code})
+			return false
+		}
+	}
 	conn.connectBy()
+	return true
 }
 
 // poll answers a GET with what there is to send, when there is something.
@@ -245,6 +265,9 @@ func (conn *sioConn) post(c *gin.Context) {
 		return
 	}
 	limit := conn.srv.cfg.MaxPayload
+	if conn.waits.Load() != nil {
+		limit = pendingInput
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	if err != nil {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {

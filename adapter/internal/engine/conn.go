@@ -69,7 +69,8 @@ type Conn struct {
 	protest  *Cause  // what gorilla found wrong with what came in
 	inflow   *inflow // nil unless compression was negotiated
 
-	heard atomic.Bool // bytes came in since the last ping
+	heard atomic.Bool  // bytes came in since the last ping
+	limit atomic.Int32 // on one message, if there is one of its own
 
 	mu       sync.Mutex
 	out      []Frame
@@ -129,6 +130,10 @@ func (c *Conn) pingAt(at time.Time) {
 		c.e.wheel.Set(&c.beat, at, c)
 	}
 }
+
+// Limit sets how many bytes a message may have; 0 means Config.MaxPayload. One
+// that is being received is not affected.
+func (c *Conn) Limit(bytes int) { c.limit.Store(int32(bytes)) }
 
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }

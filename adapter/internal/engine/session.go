@@ -37,6 +37,7 @@ type Session struct {
 	outBytes int
 	poll     *heldPoll
 	posting  bool
+	limit    int
 	pinged   bool
 	lastPing time.Time     // or the beginning: from then on the other side counts
 	resumed  chan struct{} // closed when a pause ends
@@ -148,6 +149,19 @@ func (s *Session) takeLocked() []Frame {
 	frames := s.out
 	s.out, s.outBytes = nil, 0
 	return frames
+}
+
+// Limit sets how many bytes a message over a WebSocket may have, now or after an
+// upgrade; 0 means Config.MaxPayload.
+func (s *Session) Limit(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = bytes
+	for _, c := range []*Conn{s.ws, s.probe} {
+		if c != nil {
+			c.Limit(bytes)
+		}
+	}
 }
 
 // Polls reports whether the session is, or was when it ended, carried by polls.

@@ -58,6 +58,7 @@ func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.He
 	conn.speak(d)
 	t.conn = conn
 	s.mu.Lock()
+	conn.Limit(s.limit)
 	t.refused = s.closed || s.ws != nil || s.probe != nil
 	if !t.refused {
 		s.probe = conn
