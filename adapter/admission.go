@@ -30,7 +30,7 @@ type admission struct {
 // admit runs the chain for a handshake. decide is asked at its end, within the
 // chain. If the request is not let through it is answered, and nil returned,
 // unless it may wait: then the admission has the refusal, and names nobody.
-func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
+func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
 	req := c.Request
 	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
@@ -45,16 +45,19 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 	switch p.run(methodHandshake) {
 	case unknown:
 		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
+		n.turnAway(req, s.refusal(p.err))
 		s.reject(c, p)
 		return nil
 	case refused:
 		if !s.mayWait(p, req, decide != nil) {
+			n.turnAway(req, p.refused())
 			s.reject(c, p)
 			return nil
 		}
 		adm.identity, adm.keys, adm.refusal = nil, nil, p.refused()
 		var err error
 		if adm.shake, err = record(req, p.w.header); err != nil {
+			n.turnAway(req, s.refusal(err))
 			s.refuse(c, s.refusal(err))
 			return nil
 		}

@@ -175,17 +175,17 @@ func (s *sioSocket) decide(adm *admission) {
 	token, e := srv.authToken(sock.auth)
 	switch {
 	case e != nil:
-		s.refuse(e)
+		s.socket.deny(e)
 	case token != "":
 		sock.identity.Store(nil) // until it is known whom the token names
 		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
 	case srv.takes(inFirstMessage) && s.mustWait(adm):
 		s.wait(adm)
 	case adm.refusal != nil:
-		s.refuse(adm.refusal)
+		s.socket.deny(adm.refusal)
 	case srv.ended.has(adm.sessionID):
 		// Before the start: no handler runs for a session that has ended.
-		s.refuse(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
+		s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
 	default:
 		srv.follow.add(sock, adm)
 		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
@@ -214,7 +214,7 @@ func (s *sioSocket) wait(adm *admission) {
 	conn := s.conn
 	if conn.waits.Load() == nil {
 		if e := conn.mustShow(adm); e != nil {
-			s.refuse(e)
+			s.socket.deny(e)
 			return
 		}
 	}
@@ -222,7 +222,7 @@ func (s *sioSocket) wait(adm *admission) {
 	full := len(conn.sockets) > pendingSockets
 	conn.mu.Unlock()
 	if full {
-		s.refuse(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		s.socket.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
 		return
 	}
 	s.socket.mu.Lock()
