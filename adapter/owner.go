@@ -25,6 +25,8 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	}
 	token, cookies := r.Header.Get("Authorization"), joinCookies(r)
 	switch {
+	case adm.refusal != nil && token == "":
+		return true // there is no credential of the handshake, only those of sockets
 	case cookies == "" && adm.shake.cookies != "":
 		return false
 	case (token == "" || token == adm.token) && sameCookies(cookies, adm.shake.cookies):

@@ -201,7 +201,7 @@ func (s *sioSocket) decide(adm *admission) {
 // in use does not wait: it is not to be closed for a socket that is not let in.
 func (s *sioSocket) mustWait(adm *admission) bool {
 	if adm.refusal != nil {
-		return true
+		return s.pending() != nil
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
