@@ -79,8 +79,10 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http
 	for _, s := range sockets {
 		conn.srv.follow.rebind(&s.socket, now)
 	}
-	if conn.srv.ended.has(now.sessionID) {
-		conn.srv.closeSession(now.sessionID, ReasonSessionEnded)
+	if conn.srv.over(now) {
+		for _, s := range sockets {
+			s.close(ReasonSessionEnded)
+		}
 	}
 	return true
 }
