@@ -92,8 +92,10 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		conn.upgrade(c, m)
 	case r.Method == http.MethodGet:
 		conn.poll(c)
-	default:
+	case r.Method == http.MethodPost:
 		conn.post(c)
+	default:
+		protocolError(c, eio.ErrRequest)
 	}
 }
 
