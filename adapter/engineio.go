@@ -231,6 +231,11 @@ func (conn *sioConn) post(c *gin.Context) {
 		protocolError(c, eio.ErrRequest)
 		return
 	}
+	if err := conn.session.BeginPost(); err != nil {
+		protocolError(c, eio.ErrRequest)
+		return
+	}
+	defer conn.session.EndPost()
 	limit := conn.srv.cfg.MaxPayload
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	if err != nil {
@@ -250,7 +255,7 @@ func (conn *sioConn) post(c *gin.Context) {
 	done()
 	if err != nil {
 		e := *eio.ErrRequest
-		if !errors.Is(err, engine.ErrClosed) && !errors.Is(err, engine.ErrOverlap) {
+		if !errors.Is(err, engine.ErrClosed) {
 			e.Message = err.Error()
 		}
 		protocolError(c, &e)

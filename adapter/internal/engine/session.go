@@ -255,9 +255,11 @@ func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
 	return nil, nil
 }
 
-// Post takes the packets of one POST, in order. The first error among them
-// ends the session and is returned.
-func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
+// BeginPost is called when a POST comes in, before its body is read: of two at
+// once it is not known which came first. It returns ErrClosed when the session
+// does not poll any more, and ErrOverlap for a second POST, which ends it. Else
+// EndPost has to follow.
+func (s *Session) BeginPost() error {
 	s.mu.Lock()
 	switch {
 	case s.closed || s.ws != nil:
@@ -270,11 +272,25 @@ func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
 	}
 	s.posting = true
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.posting = false
-		s.mu.Unlock()
-	}()
+	return nil
+}
+
+// EndPost is called when a POST has been taken, or has failed.
+func (s *Session) EndPost() {
+	s.mu.Lock()
+	s.posting = false
+	s.mu.Unlock()
+}
+
+// Post takes the packets of the POST that has begun, in order. The first error
+// among them ends the session and is returned.
+func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
+	s.mu.Lock()
+	over := s.closed || s.ws != nil // since it began
+	s.mu.Unlock()
+	if over {
+		return ErrClosed
+	}
 	for p, err := range packets {
 		if err != nil {
 			s.Close(Cause{Reason: ReasonParse, Err: err})

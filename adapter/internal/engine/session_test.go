@@ -61,6 +61,10 @@ func (c *pollClient) wantPoll(want string) {
 }
 
 func (c *pollClient) post(body string) error {
+	if err := c.BeginPost(); err != nil {
+		return err
+	}
+	defer c.EndPost()
 	return c.Post(eio.DecodePayload(eio.V4, []byte(body), eio.Limits{}))
 }
 
