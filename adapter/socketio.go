@@ -229,7 +229,7 @@ func (conn *sioConn) Closed(c engine.Cause) {
 	for _, s := range sockets {
 		s.socket.ended(Reason(c.Reason))
 	}
-	if !conn.session.Polls() {
+	if conn.session.Spent() {
 		conn.forget()
 		return
 	}

@@ -148,11 +148,12 @@ func (s *Session) takeLocked() []Frame {
 	return frames
 }
 
-// Polls reports whether the session is, or was when it ended, carried by polls.
-func (s *Session) Polls() bool {
+// Spent reports whether the session has ended and no poll gets anything of it
+// any more.
+func (s *Session) Spent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ws == nil
+	return s.closed && (s.ws != nil || len(s.out) == 0)
 }
 
 // Close ends the session, unless it has ended already.
@@ -203,6 +204,21 @@ func (s *Session) closeLocked(cause Cause) {
 	// waits, or for the one that is on its way.
 	s.out = append(s.out, Packet(eio.Packet{Type: eio.Close}))
 	s.answerLocked()
+	if cause.byPeer() {
+		s.out = nil
+	}
+}
+
+// byPeer reports whether the peer ended the connection: by leaving, or by
+// breaking the protocol. To its next poll the session is unknown, as the text
+// wants it ("an HTTP 400 error status and close the session"); only who was sent
+// away has a last word to fetch.
+func (c Cause) byPeer() bool {
+	switch c.Reason {
+	case ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParse, ReasonTooLarge:
+		return true
+	}
+	return false
 }
 
 type closeTask struct {

@@ -477,7 +477,9 @@ func TestUpgradeTimeout(t *testing.T) {
 func (c *pollClient) mustBe(polls bool) {
 	c.t.Helper()
 	synctest.Wait()
-	if c.Polls() != polls {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if (c.ws == nil) != polls {
 		c.t.Fatalf("carried by polls: %v, want %v", !polls, polls)
 	}
 }
