@@ -118,7 +118,7 @@ func (p *plainConn) reply(in incoming, out any) error {
 }
 
 func (p *plainConn) fail(in incoming, e *Error) {
-	_ = p.conn.SendNow(errorFrame(in.id, in.event, e))
+	_ = p.conn.SendNow(errorFrame(in.id, shown(in.event), e))
 }
 
 func (p *plainConn) close(r Reason) { p.conn.Close(causeOf(r)) }

@@ -378,7 +378,7 @@ func (s *sioSocket) fail(in incoming, e *Error) {
 		_ = s.ack(in, []any{map[string]json.RawMessage{"error": e.json()}})
 		return
 	}
-	data, _, err := sio.EncodeArgs("error", map[string]any{"event": in.event, "error": json.RawMessage(e.json())})
+	data, _, err := sio.EncodeArgs("error", map[string]any{"event": shown(in.event), "error": json.RawMessage(e.json())})
 	if err != nil {
 		return
 	}
