@@ -25,7 +25,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	adm := conn.adm
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
-	if then, now := first.Header.Get("Origin"), req.Header.Get("Origin"); then != "" && now != "" && then != now {
+	if !conn.srv.sameOrigin(first, req) {
 		return false
 	}
 	token, cookies := req.Header.Get("Authorization"), joinCookies(req)

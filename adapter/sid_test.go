@@ -256,7 +256,7 @@ func TestP20SuccessorOfNobody(t *testing.T) {
 // TestP20TokenOfTheHandshakeCounts: the client of Socket.IO's guide to JWT sends
 // "authorization: bearer …" on polls and cannot do so on the upgrade.
 func TestP20TokenOfTheHandshakeCounts(t *testing.T) {
-	b := adaptertest.NewBrowser(t, tokenSite(t))
+	b := adaptertest.NewBrowser(t, tokenSite(t, io.Discard))
 	path := enginePath
 	open := func(token string) string {
 		_, body, _ := engineDo(t, b, "GET", path, "", http.Header{"Authorization": {token}})
@@ -293,7 +293,7 @@ func TestP20TokenOfTheHandshakeCounts(t *testing.T) {
 // TestP20CookieOfAnyKindIsNeeded: a token in a cookie of which the adapter knows
 // nothing is a credential like a session.
 func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
-	b := adaptertest.NewBrowser(t, tokenSite(t))
+	b := adaptertest.NewBrowser(t, tokenSite(t, io.Discard))
 	cookie := func(v string) http.Header { return http.Header{"Cookie": {v}} }
 	_, body, _ := engineDo(t, b, "GET", enginePath, "", cookie("theme=dark; jwt=alice"))
 	var open struct{ SID string }
@@ -318,14 +318,22 @@ func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
 }
 
 // tokenSite serves sockets of people who show a token, their name and perhaps a
-// digit, in a cookie "jwt" or in Authorization, and returns its address.
-func tokenSite(t *testing.T) string {
+// digit, in a cookie "jwt" or in Authorization, and returns its address. Their
+// event "me" is answered with who they are.
+func tokenSite(t *testing.T, log io.Writer) string {
 	t.Helper()
-	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.DiscardHandler)})
+	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	identifyByToken(srv)
+	r := gin.New()
+	srv.Mount(r)
+	return adaptertest.Serve(t, r)
+}
+
+func identifyByToken(srv *adapter.Server) {
 	srv.Use(func(c *gin.Context) {
 		token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
 		if !ok {
@@ -340,7 +348,5 @@ func tokenSite(t *testing.T) string {
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 		return &adapter.Identity{UserID: strings.TrimRight(c.GetString("token"), "0123456789")}, nil
 	})
-	r := gin.New()
-	srv.Mount(r)
-	return adaptertest.Serve(t, r)
+	adapter.Handle(srv, "me", func(_ context.Context, s *adapter.Socket, _ any) (string, error) { return s.Identity().UserID, nil })
 }
