@@ -326,11 +326,13 @@ func tokenSite(t *testing.T, log io.Writer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
 	identifyByToken(srv)
 	r := gin.New()
 	srv.Mount(r)
-	return adaptertest.Serve(t, r)
+	site := adaptertest.Serve(t, r)
+	// Before the listener, which waits for the polls that are held.
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	return site
 }
 
 func identifyByToken(srv *adapter.Server) {
