@@ -23,16 +23,15 @@ type admission struct {
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
+	refusal   *Error      // why the chain refused one that may wait
+	address   string      // that limits count, where some may wait
 }
 
 // admit runs the chain for a handshake. decide is asked at its end, within the
-// chain. If the request is not let through it is answered, and nil returned.
+// chain. If the request is not let through it is answered, and nil returned,
+// unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
-	req, e := s.moveCredentials(c.Request)
-	if e != nil {
-		s.refuse(c, e)
-		return nil
-	}
+	req := c.Request
 	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
@@ -49,8 +48,19 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 		s.reject(c, p)
 		return nil
 	case refused:
-		s.reject(c, p)
-		return nil
+		if !s.mayWait(p, req, decide != nil) {
+			s.reject(c, p)
+			return nil
+		}
+		adm.identity, adm.keys, adm.refusal = nil, nil, p.refused()
+		var err error
+		if adm.shake, err = record(req, p.w.header); err != nil {
+			s.refuse(c, s.refusal(err))
+			return nil
+		}
+	}
+	if s.takes(inAuth) || s.takes(inFirstMessage) {
+		adm.address = m.address(c)
 	}
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
@@ -62,12 +72,32 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 	return adm
 }
 
+// showCredentials moves the credentials of a request to where middlewares look,
+// also for those above the route that look at it afterwards.
+func (s *Server) showCredentials(c *gin.Context) *Error {
+	sh, e := s.moveCredentials(c.Request)
+	if e != nil {
+		return e
+	}
+	c.Request = sh.req
+	c.Set(subprotocolKey, sh.subprotocol)
+	return nil
+}
+
+// subprotocolKey is where a request keeps the subprotocol that the answer names.
+const subprotocolKey = "github.com/gin-usher/usher/adapter.subprotocol"
+
 // answerHeaders are what middlewares, those above the route and those of the
-// chain, want on the answer.
+// chain if it has run, want on the answer.
 func answerHeaders(c *gin.Context, p *pass) http.Header {
 	h := c.Writer.Header().Clone()
-	joinHeaders(h, p.headers())
+	if p != nil {
+		joinHeaders(h, p.headers())
+	}
 	maps.DeleteFunc(h, func(k string, _ []string) bool { return ofConnection(k) })
+	if name := c.GetString(subprotocolKey); name != "" {
+		h.Set("Sec-Websocket-Protocol", name)
+	}
 	return h
 }
 
@@ -105,7 +135,7 @@ func (s *Server) reject(c *gin.Context, p *pass) {
 		}
 		return
 	}
-	if s.inBand(c, statusError(status)) {
+	if s.inBand(c, p.refused()) {
 		return
 	}
 	if t := p.w.header.Get("Content-Type"); t != "" {
@@ -129,12 +159,7 @@ func (s *Server) inBand(c *gin.Context, e *Error) bool {
 	if c.Query("refusals") != "close" {
 		return false
 	}
-	answer := c.Writer.Header().Clone()
-	for k := range answer {
-		if ofConnection(k) {
-			delete(answer, k)
-		}
-	}
+	answer := answerHeaders(c, nil)
 	c.Status(http.StatusSwitchingProtocols)
 	conn, err := s.eng.Upgrade(c.Writer, c.Request, answer, nobody{})
 	if err != nil {

@@ -295,6 +295,7 @@ func (b *bubble) wantGone(want adapter.Reason) {
 // wantUnknown checks that the session is gone for every kind of request.
 func (b *bubble) wantUnknown(sid string) {
 	b.t.Helper()
+	synctest.Wait() // sockets are told first
 	b.wantPolled("a poll after the end", b.poll(sid), http.StatusBadRequest, unknownSession)
 	b.wantPolled("a POST after the end", b.post(sid, `42["echo"]`), http.StatusBadRequest, unknownSession)
 }

@@ -2,12 +2,14 @@ package adapter
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"sync"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
@@ -39,6 +41,9 @@ const (
 // A mount is where the adapter hangs in an engine.
 type mount struct {
 	engine *gin.Engine
+
+	probe    sync.Once
+	believes bool // see gullible
 }
 
 // outcome is what a pass through the chain came to.
@@ -304,6 +309,30 @@ func (p *pass) answer() (status int, own *Error) {
 		return p.w.status, statusError(p.w.status)
 	}
 	return max(p.w.status, http.StatusOK), nil
+}
+
+// refused is the answer as an Error, for those who get no HTTP answer.
+func (p *pass) refused() *Error {
+	status, own := p.answer()
+	if own != nil {
+		return own
+	}
+	e := statusError(status)
+	var said struct{ Code, Message, Error any }
+	if json.Unmarshal(p.w.body.Bytes(), &said) != nil {
+		return e
+	}
+	// What middlewares commonly write: {"code","message"}, or {"error"}.
+	if code, ok := said.Code.(string); ok && code != "" {
+		e.Code, e.http = code, status
+	}
+	for _, text := range []any{said.Message, said.Error} {
+		if text, ok := text.(string); ok && text != "" {
+			e.Message = text
+			break
+		}
+	}
+	return e
 }
 
 // statusError is the Error for an answer of the chain that is only a status.

@@ -33,6 +33,10 @@ type Config struct {
 	// stand. Each is moved into the Authorization header that the chain sees.
 	Credentials []Source
 
+	// AuthTimeout is how long a connection may take to show who it is, where
+	// Credentials have AuthPayload or FirstMessage. Zero means 5s.
+	AuthTimeout time.Duration
+
 	// Revalidate is the time between replays of the chain for an idle session,
 	// spread evenly. Zero means 30s; negative means never, so that only saves,
 	// logouts and expiries are noticed.
@@ -46,6 +50,11 @@ type Config struct {
 	// had. Zero is off.
 	Recovery Recovery
 
+	// Parser is how packets of Socket.IO are written: JSON by default, or
+	// MessagePack for clients with socket.io-msgpack-parser. Plain WebSockets
+	// speak JSON in either case.
+	Parser Parser
+
 	PingInterval time.Duration // between heartbeats; zero means 25s
 	PingTimeout  time.Duration // without a sign of life after a ping; zero means 20s
 
@@ -56,6 +65,12 @@ type Config struct {
 	// ConnectTimeout is how long a Socket.IO connection may exist without
 	// asking for a namespace. Zero means 45s.
 	ConnectTimeout time.Duration
+
+	// AllowEIO3 lets clients of Socket.IO v2 in, which speak Engine.IO 3. They
+	// are refused otherwise, as on Node.js: it is one more protocol to attack,
+	// for clients that nobody maintains. JSONP is refused in either case: a
+	// script tag sends cookies and no Origin.
+	AllowEIO3 bool
 
 	// MaxPayload is the size in bytes of a message from a client. Zero means
 	// 1,000,000. A larger message closes the connection with 1009.
@@ -118,6 +133,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.PingTimeout, 20*time.Second)
 	def(&c.UpgradeTimeout, 10*time.Second)
 	def(&c.ConnectTimeout, 45*time.Second)
+	def(&c.AuthTimeout, 5*time.Second)
 	if c.Path == "" {
 		c.Path = "/socket.io/"
 	}
@@ -153,8 +169,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PingInterval < time.Second || c.PingTimeout < time.Second {
 		bad("PingInterval and PingTimeout: expected at least 1s, got %v and %v", c.PingInterval, c.PingTimeout)
 	}
-	if c.UpgradeTimeout < time.Second || c.ConnectTimeout < time.Second {
-		bad("UpgradeTimeout and ConnectTimeout: expected at least 1s, got %v and %v", c.UpgradeTimeout, c.ConnectTimeout)
+	if c.UpgradeTimeout < time.Second || c.ConnectTimeout < time.Second || c.AuthTimeout < time.Second {
+		bad("UpgradeTimeout, ConnectTimeout and AuthTimeout: expected at least 1s, got %v, %v and %v", c.UpgradeTimeout, c.ConnectTimeout, c.AuthTimeout)
+	}
+	for i, source := range c.Credentials {
+		if err := source.check(); err != nil {
+			bad("Credentials[%d]: %w", i, err)
+		}
 	}
 	if c.MaxPayload < 0 || c.MaxPayload > 1<<30 {
 		bad("MaxPayload: expected 1 to %d bytes, got %d", 1<<30, c.MaxPayload)
@@ -171,6 +192,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Compression < 0 {
 		bad("Compression: expected a positive number of bytes, or 0 for none, got %d", c.Compression)
+	}
+	if c.Parser != JSON && c.Parser != MessagePack {
+		bad("Parser: expected JSON or MessagePack, got %v", c.Parser)
 	}
 	for i, o := range c.Origins {
 		n, err := parseOrigin(o)

@@ -23,6 +23,10 @@ func (s *Server) beforeEngine(c *gin.Context) {
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
+	if e := s.showCredentials(c); e != nil {
+		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: e.Message})
+		return
+	}
 	c.Set(bareWriter, c.Writer)
 }
 
@@ -53,8 +57,9 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		return
 	}
 	query := r.URL.Query()
-	if v, ok := eio.ParseVersion(query.Get("EIO")); !ok || v != eio.V4 {
-		protocolError(c, eio.ErrVersion)
+	dialect, refused := s.dialect(query)
+	if refused != nil {
+		protocolError(c, refused)
 		return
 	}
 	transport := query.Get("transport")
@@ -72,7 +77,7 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		defer s.handshakes.Done()
 	}
 	if sid == "" {
-		s.openEngine(c, m, transport)
+		s.openEngine(c, m, transport, dialect)
 		return
 	}
 	s.mu.RLock()
@@ -87,9 +92,13 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		protocolError(c, eio.ErrForbidden)
 		return
 	}
+	if then := conn.session.Dialect().Version(); then != dialect.Version() {
+		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: fmt.Sprintf("expected EIO=%d, as in the handshake", then)})
+		return
+	}
 	switch {
 	case transport == "websocket":
-		conn.upgrade(c, m)
+		conn.upgrade(c, m, dialect)
 	case r.Method == http.MethodGet:
 		conn.poll(c)
 	case r.Method == http.MethodPost:
@@ -106,7 +115,7 @@ func protocolError(c *gin.Context, e *eio.Error) {
 }
 
 // upgrade lets a WebSocket take over from the polls.
-func (conn *sioConn) upgrade(c *gin.Context, m *mount) {
+func (conn *sioConn) upgrade(c *gin.Context, m *mount, d engine.Dialect) {
 	s := conn.srv
 	p := &pass{srv: s, mount: m, req: c.Request, known: true}
 	p.admit = func(context.Context, *Identity) error { return nil }
@@ -115,7 +124,7 @@ func (conn *sioConn) upgrade(c *gin.Context, m *mount) {
 		return
 	}
 	c.Status(http.StatusSwitchingProtocols)
-	if err := conn.session.Upgrade(c.Writer, c.Request, answerHeaders(c, p)); err != nil {
+	if err := conn.session.Upgrade(c.Writer, c.Request, answerHeaders(c, p), d); err != nil {
 		if errors.Is(err, engine.ErrNotWebSocket) {
 			protocolError(c, eio.ErrRequest)
 		}
@@ -138,7 +147,7 @@ func (s *Server) allowOrigin(c *gin.Context) {
 }
 
 // openEngine is the handshake of an Engine.IO session.
-func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
+func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine.Dialect) {
 	if c.Request.Method != http.MethodGet {
 		protocolError(c, eio.ErrMethod)
 		return
@@ -155,9 +164,13 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 		PingTimeout:  s.cfg.PingTimeout,
 		MaxPayload:   int(s.cfg.MaxPayload),
 	}
+	if adm.refusal != nil && !s.lobby.hasRoom(adm.address) {
+		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: errLobbyFull.Message})
+		return
+	}
 	if transport == "websocket" {
 		c.Status(http.StatusSwitchingProtocols)
-		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, conn)
+		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, d, conn)
 		if err != nil {
 			if errors.Is(err, engine.ErrNotWebSocket) {
 				protocolError(c, eio.ErrRequest)
@@ -166,25 +179,39 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string) {
 		}
 		s.deafen(c)
 		conn.session = session
-		s.addClient(conn)
+		if !s.addClient(conn) {
+			session.Start()
+			return
+		}
 		_ = session.Send(engine.Packet(open.Packet()))
+		conn.greet()
 		session.Start()
 		return
 	}
 	open.Upgrades = []string{"websocket"}
-	conn.session = s.eng.NewSession(conn)
+	conn.session = s.eng.NewSession(d, conn)
 	s.addClient(conn)
 	for k, vs := range adm.answer {
 		c.Writer.Header()[k] = vs
 	}
-	s.writePoll(c, []engine.Frame{engine.Packet(open.Packet())})
+	conn.greet()
+	s.writePoll(c, d, []engine.Frame{engine.Packet(open.Packet())})
 }
 
-func (s *Server) addClient(conn *sioConn) {
+// addClient lists a connection. One that must wait is closed if there is no room
+// for it any more.
+func (s *Server) addClient(conn *sioConn) bool {
 	s.mu.Lock()
 	s.clients[conn.id] = conn
 	s.mu.Unlock()
+	if conn.adm.refusal != nil {
+		if e := conn.mustShow(conn.adm); e != nil {
+			conn.session.Close(engine.Cause{Reason: string(ReasonRefused), Code: closeCodeFor(e), Text: e.Code})
+			return false
+		}
+	}
 	conn.connectBy()
+	return true
 }
 
 // poll answers a GET with what there is to send, when there is something.
@@ -199,7 +226,7 @@ func (conn *sioConn) poll(c *gin.Context) {
 		// The session moved to its WebSocket, or is over.
 		protocolError(c, eio.ErrRequest)
 	case frames != nil:
-		conn.srv.writePoll(c, frames)
+		conn.srv.writePoll(c, conn.session.Dialect(), frames)
 	}
 }
 
@@ -218,15 +245,23 @@ func holdOn(c *gin.Context) (done func()) {
 	}
 }
 
-func (s *Server) writePoll(c *gin.Context, frames []engine.Frame) {
+func (s *Server) writePoll(c *gin.Context, d engine.Dialect, frames []engine.Frame) {
 	c.Header("Cache-Control", "no-store")
-	s.writeBody(c, "text/plain; charset=UTF-8", engine.AppendPoll(nil, frames), slices.ContainsFunc(frames, engine.Frame.Compressible))
+	kind := "text/plain; charset=UTF-8"
+	body, binary := d.AppendPoll(nil, frames)
+	if binary {
+		kind = "application/octet-stream"
+	}
+	s.writeBody(c, kind, body, slices.ContainsFunc(frames, engine.Frame.Compressible))
 }
 
 // post takes packets from a client that polls.
 func (conn *sioConn) post(c *gin.Context) {
-	if kind, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type")); kind == "application/octet-stream" {
-		// Protocol 3 had such bodies. In 4 bytes come as base64.
+	version := conn.session.Dialect().Version()
+	kind, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	binary := kind == "application/octet-stream"
+	if binary && version != eio.V3 {
+		// Protocol 3 has such bodies. In 4 bytes come as base64.
 		conn.session.Close(engine.Cause{Reason: engine.ReasonTransportError, Err: errors.New("expected a POST of text, got application/octet-stream")})
 		protocolError(c, eio.ErrRequest)
 		return
@@ -237,6 +272,9 @@ func (conn *sioConn) post(c *gin.Context) {
 	}
 	defer conn.session.EndPost()
 	limit := conn.srv.cfg.MaxPayload
+	if conn.waits.Load() != nil {
+		limit = pendingInput
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	if err != nil {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
@@ -250,8 +288,12 @@ func (conn *sioConn) post(c *gin.Context) {
 		protocolError(c, eio.ErrRequest)
 		return
 	}
+	packets := eio.DecodePayload(version, body, eio.Limits{})
+	if binary {
+		packets = eio.DecodeBinaryPayload(body, eio.Limits{})
+	}
 	done := holdOn(c)
-	err = conn.session.Post(eio.DecodePayload(eio.V4, body, eio.Limits{}))
+	err = conn.session.Post(packets)
 	done()
 	if err != nil {
 		e := *eio.ErrRequest

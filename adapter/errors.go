@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,8 @@ type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Data    any    `json:"data,omitempty"`
+
+	http int // status of the middleware whose code this is
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -69,7 +72,7 @@ func (e *Error) status() int {
 	case CodeInternal:
 		return http.StatusInternalServerError
 	}
-	return http.StatusForbidden
+	return cmp.Or(e.http, http.StatusForbidden)
 }
 
 func (e *Error) json() []byte {

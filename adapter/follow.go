@@ -228,7 +228,7 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 			shake := s.shake.Load().withCookies([]*http.Cookie{cookie})
 			s.shake.Store(shake)
 			if over, ok := s.link.(*sioSocket); ok {
-				over.conn.follow(to, shake)
+				over.follow(to, shake)
 			}
 			f.unbindLocked(s)
 			moved[f.bindLocked(s, to, b.key)] = struct{}{}

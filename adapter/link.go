@@ -24,6 +24,10 @@ type link interface {
 	fail(in incoming, e *Error)
 	// close ends the socket. The first reason counts.
 	close(r Reason)
+	// pending is the connection's wait to be authenticated; nil if there is none.
+	// proven ends it: the socket has shown a credential of its own.
+	pending() *pending
+	proven()
 	// pause and resume stop and start reading.
 	pause()
 	resume()

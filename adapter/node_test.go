@@ -146,13 +146,15 @@ type client struct {
 }
 
 // open opens a socket with b's cookies. transport is "polling", "websocket" or
-// "upgrade", with " 3.x" behind it for the client of that version.
+// "upgrade", with " 3.x" or " 2.x" behind it for the client of that version.
 func (n *node) open(name string, b *adaptertest.Browser, nsp, transport string, options map[string]any) *client {
 	n.t.Helper()
 	version := 4
-	transport, old := strings.CutSuffix(transport, " 3.x")
-	if old {
-		version = 3
+	for _, old := range []int{3, 2} {
+		var is bool
+		if transport, is = strings.CutSuffix(transport, fmt.Sprintf(" %d.x", old)); is {
+			version = old
+		}
 	}
 	o := map[string]any{}
 	headers := map[string]string{}

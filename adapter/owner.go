@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,102 +16,95 @@ import (
 // credential the chain is asked: if it names the same user, or the one who has
 // logged in where nobody was, the connection is bound to it from then on.
 func (conn *sioConn) owns(r *http.Request) bool {
-	req, e := conn.srv.moveCredentials(r)
-	if e != nil {
-		return false
-	}
 	conn.mu.Lock()
 	adm := conn.adm
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
-	if !conn.srv.sameOrigin(first, req) {
+	if !conn.srv.sameOrigin(first, r) {
 		return false
 	}
-	token, cookies := req.Header.Get("Authorization"), joinCookies(req)
+	token, cookies := r.Header.Get("Authorization"), joinCookies(r)
 	switch {
 	case cookies == "" && adm.shake.cookies != "":
 		return false
 	case (token == "" || token == adm.token) && sameCookies(cookies, adm.shake.cookies):
 		return true
 	}
-	now := *adm
-	if token != "" {
-		now.token = token
-		first.Header.Set("Authorization", token)
-	}
-	if cookies != "" {
-		first.Header.Set("Cookie", cookies)
-	}
-	return conn.rebind(first, r, now)
+	return conn.rebind(r, adm, func(h http.Header) {
+		if token != "" {
+			h.Set("Authorization", token)
+		}
+		if cookies != "" {
+			h.Set("Cookie", cookies)
+		}
+	})
 }
 
-// rebind asks the chain who a request is that is like the handshake but for its
-// credential, and binds the connection to it if it may have it. from is the
-// request that presents the credential.
-func (conn *sioConn) rebind(like, from *http.Request, now admission) bool {
-	ctx, cancel := context.WithTimeout(from.Context(), replayTimeout)
-	defer cancel()
-	p := &pass{srv: conn.srv, mount: now.mount, req: like.Clone(ctx)}
-	p.visit.replay = true
-	p.admit = func(context.Context, *Identity) error { return nil }
-	if p.run(methodReplay) != admitted {
+// rebind asks the chain about another credential, and binds the connection to
+// it if it may have it. from is the request that shows it.
+func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http.Header)) bool {
+	now, e := conn.srv.present(from.Context(), was.shake, was.mount, change)
+	if e != nil {
 		return false
-	}
-	sessionID, ref := "", sessionRef{}
-	if l := p.session(); l != nil {
-		sessionID, ref = l.id, sessionRef{l.store, l.name}
 	}
 	bound := conn.identity()
 	switch {
 	case bound != nil:
-		if !bound.is(p.identity) {
+		if !bound.is(now.identity) {
 			return false
 		}
-	case p.identity == nil:
-		if sessionID != now.sessionID {
+	case now.identity == nil:
+		if now.sessionID != was.sessionID {
 			return false
 		}
 	default:
 		// Somebody where nobody was: only who has logged in right there.
-		if now.sessionID == "" || conn.srv.ended.successor(now.sessionID) != sessionID || !now.shake.samePeer(from) {
+		if was.sessionID == "" || conn.srv.ended.successor(was.sessionID) != now.sessionID || !was.shake.samePeer(from) {
 			return false
 		}
 	}
-	shake, err := record(like, nil)
-	if err != nil {
-		return false
-	}
-	shake.issued = now.shake.issued
-	now.shake, now.identity, now.sessionID, now.ref = shake, p.identity, sessionID, ref
-	now.bind(like)
+	now.address = was.address
 
 	conn.mu.Lock()
-	conn.adm = &now
-	sockets := slices.Collect(maps.Values(conn.sockets))
+	conn.adm = now
+	var sockets []*sioSocket
+	for _, s := range conn.sockets {
+		if !s.own {
+			sockets = append(sockets, s)
+		}
+	}
 	conn.mu.Unlock()
 	for _, s := range sockets {
-		conn.srv.follow.rebind(&s.socket, &now)
+		conn.srv.follow.rebind(&s.socket, now)
 	}
-	if conn.srv.ended.has(sessionID) {
-		conn.srv.closeSession(sessionID, ReasonSessionEnded)
+	if conn.srv.ended.has(now.sessionID) {
+		conn.srv.closeSession(now.sessionID, ReasonSessionEnded)
 	}
 	return true
 }
 
 // follow lets the connection be that of a session's successor.
-func (conn *sioConn) follow(sessionID string, shake *Handshake) {
+func (s *sioSocket) follow(sessionID string, shake *Handshake) {
+	conn := s.conn
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
+	if s.own {
+		return
+	}
 	now := *conn.adm
 	now.sessionID, now.shake = sessionID, shake
 	conn.adm = &now
 }
 
+// identity is who the connection is bound to: not those of its sockets that have
+// shown a credential of their own.
 func (conn *sioConn) identity() *Identity {
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
 	for _, s := range conn.sockets {
-		return s.socket.Identity()
+		if !s.own {
+			return s.socket.Identity()
+		}
 	}
 	return conn.adm.identity
 }

@@ -24,6 +24,8 @@ type plainConn struct {
 	socket *Socket
 	conn   *engine.Conn
 
+	waits *pending // to be authenticated; set before the start
+
 	mu       sync.Mutex
 	bad      int32
 	badSince int32 // Unix seconds
@@ -118,8 +120,23 @@ func (p *plainConn) reply(in incoming, out any) error {
 }
 
 func (p *plainConn) fail(in incoming, e *Error) {
-	_ = p.conn.SendNow(errorFrame(in.id, shown(in.event), e))
+	_ = p.conn.SendNow(errorFrame(in.id, shortName(in.event), e))
 }
+
+func (p *plainConn) pending() *pending {
+	if p.socket.waiting.Load() {
+		return p.waits
+	}
+	return nil
+}
+
+func (p *plainConn) proven() {
+	p.waits.leave()
+	p.conn.Limit(0)
+}
+
+// end ends a connection that waits.
+func (p *plainConn) end(c engine.Cause) { p.conn.Close(c) }
 
 func (p *plainConn) close(r Reason) { p.conn.Close(causeOf(r)) }
 func (p *plainConn) pause()         { p.conn.Pause() }
@@ -134,6 +151,9 @@ func errorFrame(id json.RawMessage, event string, e *Error) engine.Frame {
 
 // Receive takes one frame from the reader.
 func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
+	if p.waits != nil && !p.waits.hears(len(data)) {
+		return nil
+	}
 	if binary {
 		p.reject(nil, "expected a text message with JSON, got a binary one")
 		return nil
@@ -152,7 +172,10 @@ func (p *plainConn) Receive(binary bool, data []byte) engine.Task {
 		return nil
 	}
 	in := incoming{event: m.Type, id: m.ID, packed: true}
-	if m.Data != nil {
+	switch {
+	case m.Token != nil:
+		in.args = []json.RawMessage{m.Token}
+	case m.Data != nil:
 		in.args = []json.RawMessage{m.Data}
 	}
 	return p.socket.receive(in)
@@ -198,4 +221,7 @@ func (p *plainConn) reject(id json.RawMessage, what string) {
 }
 
 // Closed is told by the engine that the connection has ended.
-func (p *plainConn) Closed(c engine.Cause) { p.socket.ended(Reason(c.Reason)) }
+func (p *plainConn) Closed(c engine.Cause) {
+	p.waits.leave()
+	p.socket.ended(Reason(c.Reason))
+}

@@ -1,6 +1,8 @@
 package adapter
 
 import (
+	"net/http"
+
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
 
@@ -23,6 +25,7 @@ const (
 	ReasonUnauthorized   Reason = "unauthenticated"               // the chain names nobody any more
 	ReasonForbidden      Reason = "forbidden"                     // the chain, or a guard of the namespace, refuses now
 	ReasonSessionEnded   Reason = "session ended"                 // logout, or another user on the same session
+	ReasonAuthTimeout    Reason = "authentication timeout"        // no credential in time
 	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed
 	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
 )
@@ -36,14 +39,15 @@ func (r Reason) Error() string { return "adapter: socket closed: " + string(r) }
 const (
 	closeRefused     = 4403 // final
 	closeNobody      = 4401 // final: log in first
+	closeAuthTimeout = 4408 // get a credential, then reconnect
 	closeSession     = 4409 // final: ask the page who is logged in now, then reconnect
 	closeExpired     = 4410 // final: get a fresh credential, then reconnect
 	closeTooFast     = 4429 // reconnect later
 	closePolicy      = 1008
+	closeTooLarge    = 1009
 	closeRestart     = 1012 // reconnect
 	closeTryLater    = 1013 // reconnect later
 	closeNormal      = 1000
-	closeUnavailable = closeTryLater
 )
 
 // causes is how each reason that starts on this side ends the connection.
@@ -55,6 +59,7 @@ var causes = map[Reason]engine.Cause{
 	ReasonRefused:      {Code: closeRefused, Text: "refused"},
 	ReasonUnauthorized: {Code: closeNobody, Text: "unauthenticated", Drop: true},
 	ReasonForbidden:    {Code: closeRefused, Text: "forbidden", Drop: true},
+	ReasonAuthTimeout:  {Code: closeAuthTimeout, Text: "authentication timeout", Drop: true},
 	ReasonSessionEnded: {Code: closeSession, Text: "session ended", Drop: true},
 	ReasonExpired:      {Code: closeExpired, Text: "credential expired", Drop: true},
 	ReasonStale:        {Code: closeTryLater, Text: "identity could not be checked", Drop: true},
@@ -78,7 +83,13 @@ func closeCodeFor(e *Error) int {
 	case CodeTooFast:
 		return closeTooFast
 	case CodeUnavailable, CodeInternal:
-		return closeUnavailable
+		return closeTryLater
+	}
+	switch e.http {
+	case http.StatusUnauthorized:
+		return closeNobody
+	case http.StatusTooManyRequests:
+		return closeTooFast
 	}
 	return closeRefused
 }

@@ -172,10 +172,7 @@ func (h *history) emitTo(s *Socket, m *message) error {
 	}
 	h.order.Lock()
 	defer h.order.Unlock()
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.isClosed() {
 		return ErrClosed // what is said to have failed must not be recovered
 	}
 	h.number(m, []uint64{s.recovery.mark}, nil, false)

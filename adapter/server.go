@@ -39,6 +39,7 @@ type Server struct {
 	chain    []step
 	identity func(*gin.Context) (*Identity, error)
 	stores   []*store
+	lobby    lobby
 	follow   follower
 	ended    tombstones
 	locks    keyedLocks
@@ -95,6 +96,7 @@ func New(cfg Config) (*Server, error) {
 		routes:     make(map[string]bool),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
 	return s, nil
@@ -240,7 +242,7 @@ func (s *Server) checkAbove(h gin.HandlerFunc) {
 		panic("adapter: gin-contrib/timeout above the socket route would end every socket at its deadline: put it on the groups of your pages")
 	case strings.HasPrefix(name, "github.com/gin-contrib/cache."):
 		panic("adapter: gin-contrib/cache above the socket route would answer a handshake from its cache: put it on the groups of your pages")
-	case strings.HasPrefix(name, "github.com/gin-gonic/gin.LoggerWithConfig") && len(s.cfg.Credentials) > 0:
+	case strings.HasPrefix(name, "github.com/gin-gonic/gin.LoggerWithConfig") && slices.ContainsFunc(s.cfg.Credentials, Source.inURL):
 		panic("adapter: gin.Logger above the socket route would write the tokens of Query credentials to the log: mount the sockets before r.Use(gin.Logger()), or give the logger to srv.UseOnce")
 	}
 }
@@ -295,11 +297,15 @@ func (s *Server) identifyPage(c *gin.Context) {
 
 // serveWebSocket is the whole handshake of a plain JSON WebSocket.
 func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
-	r := c.Request
-	if e := s.checkOrigin(r); e != nil {
+	if e := s.checkOrigin(c.Request); e != nil {
 		c.AbortWithStatusJSON(e.status(), e)
 		return
 	}
+	if e := s.showCredentials(c); e != nil {
+		s.refuse(c, e)
+		return
+	}
+	r := c.Request
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		c.Header("Upgrade", "websocket")
 		c.AbortWithStatusJSON(http.StatusUpgradeRequired, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake, got an ordinary request"})
@@ -341,6 +347,18 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	sock.take(adm)
+	if adm.refusal != nil {
+		var e *Error
+		if link.waits, e = s.lobby.enter(adm.address, s.cfg.AuthTimeout, link.end); e != nil {
+			s.refuse(c, e)
+			return
+		}
+		defer func() {
+			if !opened {
+				link.waits.leave()
+			}
+		}()
+	}
 	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
 	conn, err := s.eng.Upgrade(c.Writer, r, adm.answer, link)
 	if err != nil {
@@ -350,6 +368,12 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	s.deafen(c)
 	opened = true
 	link.conn = conn
+	if adm.refusal != nil {
+		sock.waiting.Store(true)
+		conn.Limit(pendingInput)
+		conn.Start()
+		return
+	}
 	s.follow.add(sock, adm)
 	if s.ended.has(adm.sessionID) {
 		// It was ended while the chain ran. Before the start: a client that
@@ -452,6 +476,7 @@ func (s *Server) drain() {
 		}
 		sock.close(ReasonShutdown)
 	}
+	s.lobby.closeAll(causeOf(ReasonShutdown))
 	for _, conn := range s.connections() {
 		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}

@@ -1,7 +1,6 @@
 package adapter_test
 
 import (
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -86,7 +85,7 @@ func TestP20TokenOfTheJWTGuide(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			n := startNode(t)
 			var logged syncBuffer
-			b := adaptertest.NewBrowser(t, tokenSite(t, &logged))
+			b := adaptertest.NewBrowser(t, newTokenSite(t, adapter.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}, nil).URL)
 			c := n.open("alice", b, "/", transport, guide("alice"))
 			c.await("connect")
 			if got := c.call("me"); got != `["alice"]` {
@@ -106,7 +105,7 @@ func TestP20TokenOfTheJWTGuide(t *testing.T) {
 	// What a browser cannot do: a WebSocket alone carries no token.
 	t.Run("websocket", func(t *testing.T) {
 		n := startNode(t)
-		b := adaptertest.NewBrowser(t, tokenSite(t, io.Discard))
+		b := adaptertest.NewBrowser(t, newTokenSite(t, adapter.Config{}, nil).URL)
 		if l := n.open("alice", b, "/", "websocket", guide("alice")).await("connect_error"); l.Message != "websocket error" {
 			t.Errorf("connect_error %s", l)
 		}

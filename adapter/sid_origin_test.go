@@ -1,7 +1,9 @@
 package adapter_test
 
 import (
+	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -141,7 +143,10 @@ func TestP20ReplaysKeepTheHandshakesToken(t *testing.T) {
 			defer mu.Unlock()
 			tokens = append(tokens, c.GetHeader("Authorization"))
 		})
-		identifyByToken(srv)
+		srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+			return &adapter.Identity{UserID: strings.TrimPrefix(c.GetHeader("Authorization"), "Bearer ")}, nil
+		})
+		adapter.Handle(srv, "me", func(_ context.Context, s *adapter.Socket, _ any) (string, error) { return s.Identity().UserID, nil })
 	}, func(t *testing.T, b *bubble) {
 		token := http.Header{"Authorization": {"bearer alice"}}
 		_, body, _ := engineDo(t, b.Browser, "GET", enginePath, "", token)

@@ -2,7 +2,6 @@ package adapter_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -256,7 +254,7 @@ func TestP20SuccessorOfNobody(t *testing.T) {
 // TestP20TokenOfTheHandshakeCounts: the client of Socket.IO's guide to JWT sends
 // "authorization: bearer …" on polls and cannot do so on the upgrade.
 func TestP20TokenOfTheHandshakeCounts(t *testing.T) {
-	b := adaptertest.NewBrowser(t, tokenSite(t, io.Discard))
+	b := adaptertest.NewBrowser(t, newTokenSite(t, adapter.Config{}, nil).URL)
 	path := enginePath
 	open := func(token string) string {
 		_, body, _ := engineDo(t, b, "GET", path, "", http.Header{"Authorization": {token}})
@@ -293,7 +291,7 @@ func TestP20TokenOfTheHandshakeCounts(t *testing.T) {
 // TestP20CookieOfAnyKindIsNeeded: a token in a cookie of which the adapter knows
 // nothing is a credential like a session.
 func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
-	b := adaptertest.NewBrowser(t, tokenSite(t, io.Discard))
+	b := adaptertest.NewBrowser(t, newTokenSite(t, adapter.Config{}, nil).URL)
 	cookie := func(v string) http.Header { return http.Header{"Cookie": {v}} }
 	_, body, _ := engineDo(t, b, "GET", enginePath, "", cookie("theme=dark; jwt=alice"))
 	var open struct{ SID string }
@@ -315,40 +313,4 @@ func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
 			t.Errorf("a POST with %v: %d %s, want %d", tt.header, status, body, tt.status)
 		}
 	}
-}
-
-// tokenSite serves sockets of people who show a token, their name and perhaps a
-// digit, in a cookie "jwt" or in Authorization, and returns its address. Their
-// event "me" is answered with who they are.
-func tokenSite(t *testing.T, log io.Writer) string {
-	t.Helper()
-	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	identifyByToken(srv)
-	r := gin.New()
-	srv.Mount(r)
-	site := adaptertest.Serve(t, r)
-	// Before the listener, which waits for the polls that are held.
-	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
-	return site
-}
-
-func identifyByToken(srv *adapter.Server) {
-	srv.Use(func(c *gin.Context) {
-		token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
-		if !ok {
-			token, _ = c.Cookie("jwt")
-		}
-		if token == "" {
-			c.AbortWithStatus(http.StatusUnauthorized)
-			return
-		}
-		c.Set("token", token)
-	})
-	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
-		return &adapter.Identity{UserID: strings.TrimRight(c.GetString("token"), "0123456789")}, nil
-	})
-	adapter.Handle(srv, "me", func(_ context.Context, s *adapter.Socket, _ any) (string, error) { return s.Identity().UserID, nil })
 }

@@ -39,6 +39,7 @@ type Socket struct {
 	shake    atomic.Pointer[Handshake]
 	identity atomic.Pointer[Identity]
 	opening  atomic.Bool // OnConnect is running; what is sent is held back
+	waiting  atomic.Bool // to be authenticated
 	expiry   engine.Timer
 
 	// Guarded by follower.mu.
@@ -52,6 +53,8 @@ type Socket struct {
 	paused      bool
 	closed      bool
 	started     bool // it was open at all
+	greeted     bool // the connect frame has been sent
+	failures    int8 // to show a fresh credential
 	appeared    bool // it can be found in its namespace
 	entered     bool // OnConnect let it in
 	reason      Reason
@@ -275,7 +278,7 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	s.started = true
 	s.ns.srv.live.Add(1)
 	id := s.Identity()
-	if s.recovery == nil {
+	if ask == nil && s.recovery == nil {
 		s.appearLocked()
 	}
 	var task engine.Task
@@ -307,8 +310,16 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	if ask != nil {
 		err = ask(ctx)
 	}
-	if err == nil && s.recovery != nil {
+	switch {
+	case err != nil:
+	case s.recovery != nil:
 		s.ns.history.admit(s)
+	case ask != nil:
+		s.mu.Lock()
+		if !s.closed {
+			s.appearLocked()
+		}
+		s.mu.Unlock()
 	}
 	for _, f := range s.ns.onConnect {
 		if err == nil {
@@ -325,7 +336,12 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 
 // enter sends the connect frame and what was held back behind it.
 func (s *Socket) enter() {
-	s.link.connected()
+	s.mu.Lock()
+	greeted := s.greeted
+	s.mu.Unlock()
+	if !greeted {
+		s.link.connected()
+	}
 	s.mu.Lock()
 	s.entered = true
 	// Until nothing is held any more, others go on holding back: so nothing
@@ -431,6 +447,12 @@ func (s *Socket) visible(err error, event string) *Error {
 // receive takes an event from the reader, and asks the link to pause when the
 // inbox is full.
 func (s *Socket) receive(in incoming) engine.Task {
+	if in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage) {
+		return job(func() { s.authenticate(in) })
+	}
+	if s.waiting.Load() {
+		return job(func() { s.link.fail(in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"}) })
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -444,11 +466,15 @@ func (s *Socket) receive(in incoming) engine.Task {
 	return task
 }
 
+func (s *Socket) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // ended is told by the link that the socket is over. It does not wait.
 func (s *Socket) ended(r Reason) {
 	srv := s.ns.srv
-	srv.follow.remove(s)
-
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -468,6 +494,7 @@ func (s *Socket) ended(r Reason) {
 	}
 	s.mu.Unlock()
 
+	srv.follow.remove(s)
 	if started && s.recovery != nil {
 		s.ns.history.dies(s, rooms, entered, r) // before it cannot be found any more
 	}

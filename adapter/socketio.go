@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
 
-	"github.com/gin-usher/usher/adapter/internal/eio"
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
@@ -29,6 +30,8 @@ type sioConn struct {
 	reading sync.Mutex
 	in      sio.Assembler
 
+	waits atomic.Pointer[pending] // to be authenticated
+
 	mu      sync.Mutex
 	adm     *admission
 	sockets map[string]*sioSocket // by namespace
@@ -42,21 +45,20 @@ type sioConn struct {
 type sioSocket struct {
 	socket Socket
 	conn   *sioConn
-	paused bool // guarded by conn.mu
+
+	// Guarded by conn.mu.
+	paused bool
+	own    bool // it has shown a credential of its own
 }
 
 // Receive takes one message from the reader.
 func (conn *sioConn) Receive(binary bool, data []byte) engine.Task {
+	if !conn.waits.Load().hears(len(data)) {
+		return nil
+	}
 	conn.reading.Lock()
 	defer conn.reading.Unlock()
-	var m sio.Message
-	var ok bool
-	var err error
-	if binary {
-		m, ok, err = conn.in.Binary(data)
-	} else {
-		m, ok, err = conn.in.Text(data)
-	}
+	m, ok, err := conn.srv.cfg.Parser.receive(&conn.in, binary, data)
 	if err == nil && ok {
 		var task engine.Task
 		if task, err = conn.handle(m); err == nil {
@@ -120,6 +122,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 		return nil // the connection is about to be closed
 	}
 	defer srv.handshakes.Done()
+	name, query := conn.splitQuery(name)
 	ns := srv.enter(name)
 	if ns == nil {
 		conn.refuse(name, sio.InvalidNamespace, nil)
@@ -132,7 +135,10 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	}
 	s := &sioSocket{conn: conn}
 	sock := &s.socket
-	sock.auth, sock.recovery = auth, ns.recoverable(auth)
+	sock.auth = auth
+	if conn.version() == sio.V5 { // clients before that do not know of it
+		sock.recovery = ns.recoverable(auth)
+	}
 	conn.mu.Lock()
 	if conn.closed || conn.ending != nil || conn.sockets[name] != nil {
 		conn.mu.Unlock()
@@ -147,6 +153,7 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	}
 	adm := conn.adm
 	sock.take(adm)
+	sock.setQuery(query)
 	sock.ns, sock.id, sock.link = ns, randomID(), s
 	if conn.sockets == nil {
 		conn.sockets = make(map[string]*sioSocket, 1)
@@ -156,20 +163,102 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	srv.eng.Wheel().Stop(&conn.timer)
 	conn.mu.Unlock()
 
-	srv.follow.add(sock, adm)
-	if srv.ended.has(adm.sessionID) {
+	s.decide(adm)
+	return nil
+}
+
+// decide opens the socket for who the connection is, or for whom the token in
+// its auth names. One that the chain has refused for want of a credential waits,
+// where it may show one in a first message.
+func (s *sioSocket) decide(adm *admission) {
+	srv, sock := s.conn.srv, &s.socket
+	token, e := srv.authToken(sock.auth)
+	switch {
+	case e != nil:
+		s.refuse(e)
+	case token != "":
+		sock.identity.Store(nil) // until it is known whom the token names
+		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
+	case srv.takes(inFirstMessage) && s.mustWait(adm):
+		s.wait(adm)
+	case adm.refusal != nil:
+		s.refuse(adm.refusal)
+	case srv.ended.has(adm.sessionID):
 		// Before the start: no handler runs for a session that has ended.
 		s.refuse(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
-		return nil
+	default:
+		srv.follow.add(sock, adm)
+		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
+			srv.follow.remove(sock)
+		}
+		if srv.ended.has(adm.sessionID) {
+			s.close(ReasonSessionEnded) // it was, while it was bound
+		}
 	}
-	sock.start(func(context.Context) error { return sock.ask(adm) })
+}
+
+// mustWait reports whether somebody has to be named first. A connection that is
+// in use does not wait: it is not to be closed for a socket that is not let in.
+func (s *sioSocket) mustWait(adm *admission) bool {
+	if adm.refusal != nil {
+		return true
+	}
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return adm.identity == nil && !s.socket.ns.anonymous && len(s.conn.sockets) == 1
+}
+
+// wait grants the namespace to a socket that is nobody's yet, so that its client
+// can send a first message.
+func (s *sioSocket) wait(adm *admission) {
+	conn := s.conn
+	if conn.waits.Load() == nil {
+		if e := conn.mustShow(adm); e != nil {
+			s.refuse(e)
+			return
+		}
+	}
+	conn.mu.Lock()
+	full := len(conn.sockets) > pendingSockets
+	conn.mu.Unlock()
+	if full {
+		s.refuse(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		return
+	}
+	s.socket.mu.Lock()
+	s.socket.greeted = true
+	s.socket.mu.Unlock()
+	s.socket.waiting.Store(true)
+	s.connected()
+}
+
+// mustShow lets the connection wait for a credential.
+func (conn *sioConn) mustShow(adm *admission) *Error {
+	waits, e := conn.srv.lobby.enter(adm.address, conn.srv.cfg.AuthTimeout, conn.session.Close)
+	if e != nil {
+		return e
+	}
+	conn.waits.Store(waits)
+	conn.session.Limit(pendingInput)
 	return nil
+}
+
+func (s *sioSocket) pending() *pending { return s.conn.waits.Load() }
+
+func (s *sioSocket) proven() {
+	s.conn.mu.Lock()
+	s.own = true
+	s.conn.mu.Unlock()
+	if waits := s.conn.waits.Swap(nil); waits != nil {
+		waits.leave()
+		s.conn.session.Limit(0)
+	}
 }
 
 // refuse answers a CONNECT with no.
 func (conn *sioConn) refuse(namespace, message string, data json.RawMessage) {
-	if refused, err := sio.Refused(sio.V5, namespace, message, data); err == nil {
-		_ = conn.session.Send(packetFrame(refused))
+	if refused, err := sio.Refused(conn.version(), namespace, message, data); err == nil {
+		_ = conn.send(refused)
 	}
 }
 
@@ -186,16 +275,46 @@ func (s *Socket) ask(adm *admission) error {
 		case unknown:
 			return srv.refusal(p.err)
 		case refused:
-			if _, e := p.answer(); e != nil {
-				return e
-			}
-			return statusError(p.w.status)
+			return p.refused()
 		}
 		if old := s.Identity(); old != nil && !old.is(p.identity) {
 			return &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
 		}
 		s.adopt(p.identity, false) // the guards are asked below
 	}
+	return s.let()
+}
+
+// askWith decides by a token that is for this socket alone.
+func (s *Socket) askWith(token string, adm *admission) error {
+	srv, p := s.ns.srv, s.link.pending()
+	if e := p.try(); e != nil {
+		return e
+	}
+	defer p.tried()
+	now, e := srv.present(s.Context(), adm.shake, adm.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
+	if e != nil {
+		return e
+	}
+	s.keys, s.ref = now.keys, now.ref
+	s.shake.Store(now.shake)
+	s.adopt(now.identity, false)
+	srv.follow.add(s, now)
+	if s.isClosed() {
+		srv.follow.remove(s)
+	}
+	if srv.ended.has(now.sessionID) {
+		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
+	}
+	if err := s.let(); err != nil {
+		return err
+	}
+	s.link.proven()
+	return nil
+}
+
+// let asks the namespace whether it lets the socket in as who it is.
+func (s *Socket) let() error {
 	id := s.Identity()
 	if err := s.ns.admits(id); err != nil {
 		return err
@@ -219,6 +338,7 @@ func (conn *sioConn) drop(s *sioSocket) (left int, ok bool) {
 
 // Closed is told by the engine that the session has ended.
 func (conn *sioConn) Closed(c engine.Cause) {
+	conn.waits.Load().leave()
 	conn.mu.Lock()
 	conn.closed = true
 	sockets := make([]*sioSocket, 0, len(conn.sockets))
@@ -271,20 +391,13 @@ func (conn *sioConn) Expired(time.Time) {
 	}
 }
 
-// packetFrame makes the frame of a packet without attachments.
-func packetFrame(p sio.Packet) engine.Frame {
-	return engine.Packet(eio.Packet{Type: eio.Message, Data: sio.AppendPacket(nil, p)})
-}
-
-// packetFrames makes the frames of a packet and its attachments.
-func packetFrames(p sio.Packet, attachments [][]byte) []engine.Frame {
-	p.Attachments = len(attachments)
-	frames := make([]engine.Frame, 1, 1+len(attachments))
-	frames[0] = packetFrame(p)
-	for _, a := range attachments {
-		frames = append(frames, engine.Packet(eio.Packet{Type: eio.Message, Binary: true, Data: a}))
+// send queues a packet and its attachments.
+func (conn *sioConn) send(p sio.Packet, attachments ...[]byte) error {
+	frames, err := conn.srv.cfg.Parser.frames(p, attachments...)
+	if err != nil {
+		return err
 	}
-	return frames
+	return conn.session.Send(frames...)
 }
 
 func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
@@ -315,9 +428,11 @@ func (m *message) socketIO() []engine.Frame {
 		if m.offset != "" {
 			data = append(slices.Clip(data[:len(data)-1]), `,"`+m.offset+`"]`...)
 		}
-		m.sio = m.built(packetFrames(sio.Packet{
+		// What EncodeArgs has made can be written in every format.
+		frames, _ := m.ns.srv.cfg.Parser.frames(sio.Packet{
 			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, m.attachments))
+		}, m.attachments...)
+		m.sio = m.built(frames)
 	}
 	return m.sio
 }
@@ -334,13 +449,14 @@ func (s *sioSocket) connected() {
 	if r := s.socket.recovery; r != nil {
 		pid = r.pid
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Granted(sio.V5, s.socket.ns.name, s.socket.id, pid)))
+	_ = s.conn.send(sio.Granted(s.conn.version(), s.socket.ns.name, s.socket.id, pid))
 }
 
 func (s *sioSocket) refuse(e *Error) {
 	if _, ok := s.conn.drop(s); ok {
 		s.conn.refuse(s.socket.ns.name, e.Message, e.json())
 		s.conn.connectBy()
+		s.pending().failed()
 	}
 	s.socket.ended(ReasonRefused)
 }
@@ -365,9 +481,9 @@ func (s *sioSocket) ack(in incoming, args []any) error {
 	if err != nil {
 		return err
 	}
-	_ = s.conn.session.Send(packetFrames(sio.Packet{
+	_ = s.conn.send(sio.Packet{
 		Type: sio.Ack, Namespace: s.socket.ns.name, ID: id, HasID: true, Data: data,
-	}, attachments)...)
+	}, attachments...)
 	return nil
 }
 
@@ -378,11 +494,11 @@ func (s *sioSocket) fail(in incoming, e *Error) {
 		_ = s.ack(in, []any{map[string]json.RawMessage{"error": e.json()}})
 		return
 	}
-	data, _, err := sio.EncodeArgs("error", map[string]any{"event": shown(in.event), "error": json.RawMessage(e.json())})
+	data, _, err := sio.EncodeArgs("error", map[string]any{"event": shortName(in.event), "error": json.RawMessage(e.json())})
 	if err != nil {
 		return
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data}))
+	_ = s.conn.send(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data})
 }
 
 // close ends the socket, and the connection with the last of its sockets.
@@ -398,7 +514,7 @@ func (s *sioSocket) close(r Reason) {
 	if !ok {
 		return // it is over, or about to be
 	}
-	_ = s.conn.session.Send(packetFrame(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name}))
+	_ = s.conn.send(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name})
 	s.socket.ended(r)
 	if left == 0 {
 		s.conn.end(causeOf(r))

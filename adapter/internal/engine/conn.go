@@ -69,7 +69,8 @@ type Conn struct {
 	protest  *Cause  // what gorilla found wrong with what came in
 	inflow   *inflow // nil unless compression was negotiated
 
-	heard atomic.Bool // bytes came in since the last ping
+	heard atomic.Bool  // bytes came in since the last ping
+	limit atomic.Int32 // on one message, if there is one of its own
 
 	mu       sync.Mutex
 	out      []Frame
@@ -84,6 +85,7 @@ type Conn struct {
 	parked   bool // the reader has left because of that
 	closed   bool
 	gone     bool
+	dialect  Dialect // of the session it carries, if it does; set before Start
 	end      *ending // why and how, once closed
 }
 
@@ -110,7 +112,7 @@ func (c *Conn) Start() {
 	c.mu.Lock()
 	if !c.closed {
 		// Under the lock, so that Close sets its own deadline after this one.
-		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.cfg.PingInterval), c)
+		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.firstBeat(c.dialect)), c)
 	}
 	c.mu.Unlock()
 	if c.poll.init(c) {
@@ -128,6 +130,10 @@ func (c *Conn) pingAt(at time.Time) {
 		c.e.wheel.Set(&c.beat, at, c)
 	}
 }
+
+// Limit sets how many bytes a message may have; 0 means Config.MaxPayload. One
+// that is being received is not affected.
+func (c *Conn) Limit(bytes int) { c.limit.Store(int32(bytes)) }
 
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
@@ -396,7 +402,8 @@ func (c *Conn) cut() {
 }
 
 // Expired is the heartbeat: a ping, then PingTimeout of patience. Any byte
-// counts as a sign of life, if our ping could leave at all.
+// counts as a sign of life, if our ping could leave at all. Where the peer pings
+// it is the end of patience with it; what came in since its ping buys some more.
 func (c *Conn) Expired(now time.Time) {
 	c.mu.Lock()
 	if c.closed {
@@ -411,7 +418,11 @@ func (c *Conn) Expired(now time.Time) {
 	// The timer is set under the lock: after Close it is Close's.
 	start := false
 	switch {
-	case !c.pinged:
+	case c.dialect.asks() && (c.heard.Swap(false) || c.parked):
+		// A ping cannot overtake the message before it, which may still be coming
+		// in, and nobody reads it while the handler is behind.
+		c.e.wheel.Set(&c.beat, now.Add(c.e.cfg.PingTimeout), c)
+	case !c.pinged && !c.dialect.asks():
 		c.pinged, c.pingSent = true, false
 		c.heard.Store(false)
 		// Past queue: a ping must not be what makes a peer slow.

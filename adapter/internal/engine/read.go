@@ -82,9 +82,12 @@ func (c *Conn) next() (binary bool, data *[]byte, err error) {
 		return false, nil, err
 	}
 	limit := int(c.e.cfg.MaxPayload)
+	if own := int(c.limit.Load()); own > 0 {
+		limit = own
+	}
 	if c.inflow != nil && c.inflow.next() {
 		// Even what cannot be compressed gets hardly longer by it.
-		z := c.e.inflate(r, 2*c.e.cfg.MaxPayload)
+		z := c.e.inflate(r, 2*int64(limit))
 		defer c.e.putInflater(z)
 		r = z
 	}

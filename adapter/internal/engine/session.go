@@ -18,10 +18,11 @@ const ReasonParse = "parse error"
 // protocol allows one of each.
 var ErrOverlap = errors.New("engine: another request of this session is under way")
 
-// A Session is an Engine.IO 4 connection. It is carried by held polls or by a
+// A Session is an Engine.IO connection. It is carried by held polls or by a
 // WebSocket, and may change from the first to the second. Frames that are sent
 // are text or binary messages whose text begins with the packet type, as a
-// WebSocket carries them; polls get the same packets in their own encoding.
+// WebSocket of protocol 4 carries them; polls, and clients of protocol 3, get the
+// same packets in their own encoding.
 //
 // All methods are safe for concurrent use.
 type Session struct {
@@ -36,10 +37,12 @@ type Session struct {
 	outBytes int
 	poll     *heldPoll
 	posting  bool
+	limit    int
 	pinged   bool
-	lastPing time.Time     // or the beginning: from then on the client counts
+	lastPing time.Time     // or the beginning: from then on the other side counts
 	resumed  chan struct{} // closed when a pause ends
 	closed   bool
+	dialect  Dialect // never changes
 }
 
 // A heldPoll is a GET that waits for something to send.
@@ -48,10 +51,10 @@ type heldPoll struct {
 }
 
 // NewSession begins a session that polls.
-func (e *Engine) NewSession(h Handler) *Session {
-	s := &Session{e: e, h: h, lastPing: time.Now()}
+func (e *Engine) NewSession(d Dialect, h Handler) *Session {
+	s := &Session{e: e, h: h, lastPing: time.Now(), dialect: d}
 	e.conns.Add(1)
-	e.wheel.Set(&s.beat, s.lastPing.Add(e.cfg.PingInterval), s)
+	s.beatLocked() // nobody else has it yet
 	return s
 }
 
@@ -113,7 +116,7 @@ func (s *Session) sendLocked(frames []Frame, volatile bool) error {
 		return ErrClosed
 	}
 	if s.ws != nil {
-		return s.ws.SendAll(frames, volatile)
+		return s.ws.SendAll(s.ws.dialect.translate(frames), volatile)
 	}
 	if volatile && len(s.out) > 0 {
 		return nil
@@ -146,6 +149,19 @@ func (s *Session) takeLocked() []Frame {
 	frames := s.out
 	s.out, s.outBytes = nil, 0
 	return frames
+}
+
+// Limit sets how many bytes a message over a WebSocket may have, now or after an
+// upgrade; 0 means Config.MaxPayload.
+func (s *Session) Limit(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = bytes
+	for _, c := range []*Conn{s.ws, s.probe} {
+		if c != nil {
+			c.Limit(bytes)
+		}
+	}
 }
 
 // Spent reports whether the session has ended and no poll gets anything of it
@@ -328,17 +344,21 @@ func (s *Session) receive(p eio.Packet) Task {
 	if closed {
 		return nil
 	}
-	switch p.Type {
-	case eio.Message:
+	switch {
+	case p.Type == eio.Message:
 		return s.h.Receive(p.Binary, p.Data)
-	case eio.Pong:
+	case p.Binary: // protocol 3 has room for that, and no use
+		s.unexpected(p)
+	case p.Type == eio.Ping && s.dialect.asks():
+		s.heardPing(p)
+	case p.Type == eio.Pong && !s.dialect.asks():
 		s.mu.Lock()
 		if s.pinged && s.ws == nil && !s.closed {
 			s.pinged = false
 			s.e.wheel.Set(&s.beat, time.Now().Add(s.e.cfg.PingInterval), s)
 		}
 		s.mu.Unlock()
-	case eio.Close:
+	case p.Type == eio.Close:
 		s.mu.Lock()
 		if s.poll != nil {
 			// The client gives up this poll too, but it has to end.
@@ -347,11 +367,15 @@ func (s *Session) receive(p eio.Packet) Task {
 		}
 		s.mu.Unlock()
 		s.Close(Cause{Reason: ReasonTransportClose, Code: websocket.CloseNormalClosure, Drop: true})
-	case eio.Noop:
+	case p.Type == eio.Noop:
 	default:
-		s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "unexpected packet " + p.Type.String()})
+		s.unexpected(p)
 	}
 	return nil
+}
+
+func (s *Session) unexpected(p eio.Packet) {
+	s.Close(Cause{Reason: ReasonParse, Code: websocket.ClosePolicyViolation, Text: "unexpected packet " + p.Type.String()})
 }
 
 // Pause asks to stop delivering after the message that is being received.
@@ -374,7 +398,13 @@ func (s *Session) Resume() {
 	if s.resumed != nil {
 		close(s.resumed)
 		s.resumed = nil
-		if s.pinged && s.ws == nil && !s.closed {
+		switch {
+		case s.ws != nil || s.closed:
+		case s.dialect.asks():
+			// A ping had to wait for it too.
+			s.lastPing = time.Now()
+			s.beatLocked()
+		case s.pinged:
 			// The answer had to wait for the POST that was held back.
 			s.e.wheel.Set(&s.beat, time.Now().Add(s.e.cfg.PingTimeout), s)
 		}
@@ -395,17 +425,27 @@ func (s *Session) waitResumed() {
 }
 
 // Expired is the heartbeat while the session polls. While a POST is held back
-// the client cannot answer, as it sends one at a time; but it goes on counting
-// the time between pings.
+// the client can neither answer nor ping, as it sends one at a time; but it goes
+// on counting the time between our pings.
 func (s *Session) Expired(now time.Time) {
 	s.mu.Lock()
 	if s.closed || s.ws != nil {
 		s.mu.Unlock()
 		return
 	}
-	if s.pinged && s.resumed == nil {
+	asks := s.dialect.asks()
+	if asks && now.Before(s.lastPing.Add(s.e.firstBeat(s.dialect))) {
+		s.mu.Unlock() // a ping has moved the timer while it fired
+		return
+	}
+	if (s.pinged || asks) && s.resumed == nil {
 		s.mu.Unlock()
 		s.Close(Cause{Reason: ReasonPingTimeout})
+		return
+	}
+	if asks {
+		s.e.wheel.Set(&s.beat, now.Add(s.e.cfg.PingTimeout), s)
+		s.mu.Unlock()
 		return
 	}
 	s.pinged, s.lastPing = true, now

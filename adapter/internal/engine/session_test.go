@@ -34,7 +34,7 @@ func polling(t *testing.T, test func(t *testing.T, c *pollClient)) {
 		cfg := usual
 		cfg.UpgradeTimeout = 10 * time.Second
 		e, h := engineFor(t, cfg), newEvents()
-		c := &pollClient{e.NewSession(h), t, h}
+		c := &pollClient{e.NewSession(V4, h), t, h}
 		t.Cleanup(func() { c.Close(Cause{}) })
 		test(t, c)
 	})
@@ -92,7 +92,7 @@ func (c *pollClient) open() *peer {
 	c.t.Cleanup(func() { _ = there.Close() })
 	shaken := make(chan error, 1)
 	go func() { shaken <- p.shake() }()
-	err := c.Upgrade(&pipeWriter{header: http.Header{}, nc: here}, request(c.t, handshake), nil)
+	err := c.Upgrade(&pipeWriter{header: http.Header{}, nc: here}, request(c.t, handshake), nil, c.Dialect())
 	if err := errors.Join(err, <-shaken); err != nil {
 		c.t.Fatal(err)
 	}

@@ -29,14 +29,14 @@ type carrier struct {
 
 // OpenWebSocket answers r with a WebSocket that carries a session of its own
 // from its first byte. Nothing is read until Start.
-func (e *Engine) OpenWebSocket(w http.ResponseWriter, r *http.Request, header http.Header, h Handler) (*Session, error) {
-	s := &Session{e: e, h: h}
+func (e *Engine) OpenWebSocket(w http.ResponseWriter, r *http.Request, header http.Header, d Dialect, h Handler) (*Session, error) {
+	s := &Session{e: e, h: h, dialect: d}
 	t := &carrier{s: s}
 	conn, err := e.Upgrade(w, r, header, t)
 	if err != nil {
 		return nil, err
 	}
-	conn.ping = Packet(eio.Packet{Type: eio.Ping})
+	conn.speak(d)
 	t.conn, s.ws = conn, conn
 	e.conns.Add(1)
 	return s, nil
@@ -48,16 +48,17 @@ func (s *Session) Start() { s.ws.Start() }
 
 // Upgrade answers r with a WebSocket that may take over from polling once it
 // has been probed. A session that has a WebSocket already accepts another and
-// closes it.
-func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.Header) error {
+// closes it. d is of the session's protocol.
+func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.Header, d Dialect) error {
 	t := &carrier{s: s}
 	conn, err := s.e.Upgrade(w, r, header, t)
 	if err != nil {
 		return err
 	}
-	conn.ping = Packet(eio.Packet{Type: eio.Ping})
+	conn.speak(d)
 	t.conn = conn
 	s.mu.Lock()
+	conn.Limit(s.limit)
 	t.refused = s.closed || s.ws != nil || s.probe != nil
 	if !t.refused {
 		s.probe = conn
@@ -74,7 +75,7 @@ func (s *Session) Upgrade(w http.ResponseWriter, r *http.Request, header http.He
 // Receive handles a message of the WebSocket.
 func (t *carrier) Receive(binary bool, data []byte) Task {
 	s := t.s
-	p, err := eio.DecodeMessage(eio.V4, binary, data)
+	p, err := eio.DecodeMessage(s.dialect.Version(), binary, data)
 	s.mu.Lock()
 	carries := s.ws == t.conn
 	s.mu.Unlock()
@@ -120,14 +121,14 @@ func (s *Session) switchTo(t *carrier) {
 		s.poll = nil
 	}
 	if frames := s.takeLocked(); len(frames) > 0 {
-		_ = s.ws.SendAll(frames, false)
+		_ = s.ws.SendAll(s.ws.dialect.translate(frames), false)
 	}
 	if s.resumed != nil {
 		// A POST is held back still, which no honest client leaves behind. What
 		// holds for it holds for the WebSocket.
 		s.ws.Pause()
 	}
-	s.ws.pingAt(s.lastPing.Add(s.e.cfg.PingInterval))
+	s.ws.pingAt(s.lastPing.Add(s.e.firstBeat(s.dialect)))
 }
 
 // Expired sends the noops that let the client finish its polls while it

@@ -35,6 +35,7 @@ type Message struct {
 	ID    json.RawMessage // a JSON string or number as it came; nil where no answer is wanted
 	Data  json.RawMessage // nil where there is none
 	Error json.RawMessage // of a reply
+	Token json.RawMessage // of a message that authenticates
 }
 
 // Reserved reports whether an event name belongs to the format.
@@ -52,6 +53,7 @@ func Decode(frame []byte) (Message, error) {
 		ID    json.RawMessage `json:"id"`
 		Data  json.RawMessage `json:"data"`
 		Error json.RawMessage `json:"error"`
+		Token json.RawMessage `json:"token"`
 	}
 	err := json.Unmarshal(frame, &in)
 	// Null is no error to package json: it leaves the struct as it is.
@@ -84,7 +86,7 @@ func Decode(frame []byte) (Message, error) {
 	if event == "" || len(event) > MaxType {
 		return m, fmt.Errorf(`expected "type" of 1 to %d bytes, got %d`, MaxType, len(event))
 	}
-	m.Type, m.Data, m.Error = event, in.Data, in.Error
+	m.Type, m.Data, m.Error, m.Token = event, in.Data, in.Error, in.Token
 	return m, nil
 }
 

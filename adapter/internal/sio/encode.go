@@ -145,9 +145,7 @@ func (e *encoder) value(v reflect.Value, depth int) error {
 		return nil
 	}
 	if isBytes(v.Type()) {
-		e.buf = append(e.buf, `{"_placeholder":true,"num":`...)
-		e.buf = strconv.AppendInt(e.buf, int64(len(e.attachments)), 10)
-		e.buf = append(e.buf, '}')
+		e.buf = appendPlaceholder(e.buf, len(e.attachments))
 		e.attachments = append(e.attachments, v.Bytes())
 		return nil
 	}
@@ -162,6 +160,13 @@ func (e *encoder) value(v reflect.Value, depth int) error {
 	}
 	e.buf = append(e.buf, ']')
 	return nil
+}
+
+// appendPlaceholder writes what stands for an attachment.
+func appendPlaceholder(dst []byte, num int) []byte {
+	dst = append(dst, `{"_placeholder":true,"num":`...)
+	dst = strconv.AppendInt(dst, int64(num), 10)
+	return append(dst, '}')
 }
 
 func (e *encoder) null() { e.buf = append(e.buf, "null"...) }

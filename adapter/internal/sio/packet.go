@@ -1,7 +1,7 @@
-// Package sio is the wire format of Socket.IO: pure functions between text and
-// packets, and between JSON with attachments and Go values. It speaks protocol
-// 5 (socket.io-client 3 and 4) and protocol 4 (socket.io-client 1 and 2), whose
-// packets are the same but for what connecting says.
+// Package sio is the wire format of Socket.IO: pure functions between text or
+// MessagePack and packets, and between JSON with attachments and Go values. It
+// speaks protocol 5 (socket.io-client 3 and 4) and protocol 4 (socket.io-client
+// 1 and 2), whose packets are the same but for what connecting says.
 //
 // # Binary
 //
@@ -10,6 +10,10 @@
 // first one belongs. EncodeArgs takes each []byte of a Go value out of it; an
 // Assembler waits until a packet is complete; Bind puts the bytes back into a
 // Go value.
+//
+// With the parser for MessagePack a packet is one binary message with all in
+// it. AppendMessagePack and DecodeMessagePack go between that and the same JSON
+// and attachments.
 package sio
 
 import (
@@ -102,12 +106,12 @@ func Reserved(event string) bool {
 // There is no escaping, so that a comma would end it.
 func CheckNamespace(name string) error {
 	switch {
+	case len(name) > MaxNamespace:
+		return fmt.Errorf("expected a namespace of at most %d bytes, got %d", MaxNamespace, len(name))
 	case !strings.HasPrefix(name, "/"):
 		return fmt.Errorf("expected a namespace that begins with /, got %q", name)
 	case strings.Contains(name, ","):
 		return fmt.Errorf("expected a namespace without a comma, got %q", name)
-	case len(name) > MaxNamespace:
-		return fmt.Errorf("expected a namespace of at most %d bytes, got %d", MaxNamespace, len(name))
 	}
 	return nil
 }

@@ -42,6 +42,8 @@ func kind(c byte) valueKind {
 	return aNumber
 }
 
+var errDepth = fmt.Errorf("expected arrays and objects to nest at most %d deep, got more", MaxDepth)
+
 // validate says what is wrong with data as the payload of a packet, if
 // anything.
 func validate(data []byte) error {
@@ -52,7 +54,7 @@ func validate(data []byte) error {
 			i = skipString(data, i) - 1
 		case '[', '{':
 			if depth++; depth > MaxDepth {
-				return fmt.Errorf("expected arrays and objects to nest at most %d deep, got more", MaxDepth)
+				return errDepth
 			}
 		case ']', '}':
 			depth--
@@ -149,7 +151,8 @@ func elements(data []byte, i int, f func(at int) (next int, err error)) (next in
 // members calls f with each key of the object that begins at data[i] and the
 // index of its value. f returns the index after the value. The object may turn
 // out to be a placeholder, in which case its number is returned, else -1.
-// Placeholders have no other members, and a number below attachments.
+// Placeholders have no other members, and a number below attachments. Without
+// attachments nothing is one.
 func members(data []byte, i, attachments int, f func(key string, at int) (next int, err error)) (next, num int, err error) {
 	marked, count := false, 0
 	var value []byte
@@ -170,7 +173,7 @@ func members(data []byte, i, attachments int, f func(key string, at int) (next i
 			i = skipSpace(data, i+1)
 		}
 	}
-	if !marked {
+	if !marked || attachments == 0 {
 		return i + 1, -1, nil
 	}
 	if count != 2 || value == nil {

@@ -1,0 +1,479 @@
+package adapter_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/gorilla/websocket"
+
+	"github.com/gin-usher/usher/adapter"
+	"github.com/gin-usher/usher/adapter/adaptertest"
+)
+
+// A tokenSite serves people who show a token, their name and perhaps a digit, in
+// a cookie "jwt" or in Authorization. Its chain refuses everybody else.
+type tokenSite struct {
+	URL    string
+	Server *adapter.Server
+	Engine *gin.Engine
+}
+
+func newTokenSite(t *testing.T, cfg adapter.Config, setup func(*tokenSite)) *tokenSite {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	srv, err := adapter.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gin.SetMode(gin.ReleaseMode)
+	s := &tokenSite{Server: srv, Engine: gin.New()}
+	srv.Use(func(c *gin.Context) {
+		token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+		if !ok {
+			token, _ = c.Cookie("jwt")
+		}
+		switch {
+		case token == "":
+			c.AbortWithStatusJSON(http.StatusUnauthorized, gin.H{"message": "a token, please"})
+		case strings.HasPrefix(token, "bad"):
+			c.AbortWithStatusJSON(http.StatusUnauthorized, gin.H{"message": "not this token"})
+		}
+		c.Set("token", token)
+	})
+	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+		if c.GetString("token") == "nobody" {
+			return nil, nil
+		}
+		return &adapter.Identity{UserID: strings.TrimRight(c.GetString("token"), "0123456789")}, nil
+	})
+	me := func(ctx context.Context, _ *adapter.Socket, _ any) (string, error) {
+		id, ok := adapter.IdentityOf(ctx)
+		if !ok {
+			return "", nil
+		}
+		return id.UserID, nil
+	}
+	adapter.Handle(srv, "me", me)
+	adapter.Handle(srv.Of("/admin"), "me", me)
+	srv.Of("/other")
+	if setup != nil {
+		setup(s)
+	}
+	srv.Mount(s.Engine)
+	s.URL = adaptertest.Serve(t, s.Engine)
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	return s
+}
+
+// everySource is every place for a token.
+var everySource = []adapter.Source{adapter.Query("token"), adapter.Subprotocol("bearer"), adapter.AuthPayload("token"), adapter.FirstMessage()}
+
+// TestOneTokenInEveryPlace: the same unmodified middleware takes a token from
+// wherever a client can put it.
+func TestOneTokenInEveryPlace(t *testing.T) {
+	t.Run("plain", func(t *testing.T) {
+		s := newTokenSite(t, adapter.Config{Credentials: everySource}, nil)
+		for _, tt := range []struct {
+			place, query string
+			header       http.Header
+			first        string
+		}{
+			{place: "header", header: http.Header{"Authorization": {"bearer alice"}}},
+			{place: "cookie", header: http.Header{"Cookie": {"jwt=alice"}}},
+			{place: "query", query: "?token=alice"},
+			{place: "query with a scheme", query: "?token=bEARER%20alice"},
+			{place: "subprotocol", header: http.Header{"Sec-Websocket-Protocol": {"bearer, alice"}}},
+			{place: "first message", first: `{"type":"authenticate","token":"alice","id":1}`},
+			{place: "first message with a scheme", first: `{"type":"authenticate","token":"bearer alice","id":1}`},
+		} {
+			t.Run(tt.place, func(t *testing.T) {
+				c, resp, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws+tt.query, tt.header)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := resp.Header.Get("Sec-Websocket-Protocol"); (got == "bearer") != (tt.place == "subprotocol") {
+					t.Errorf("the answer names the subprotocol %q", got)
+				}
+				if tt.first != "" {
+					c.Raw(`{"type":"me","id":0}`)
+					if f := c.Event("reply"); f.Error == nil || f.Error.Code != adapter.CodeUnauthenticated {
+						t.Errorf("before the first message: %s", f)
+					}
+					c.Raw(tt.first)
+					if f := c.Event("reply"); f.Error != nil {
+						t.Fatalf("authenticate: %s", f)
+					}
+				}
+				c.Event("connect")
+				var me string
+				if c.Must("me", nil, &me); me != "alice" {
+					t.Errorf("me = %q, want alice", me)
+				}
+			})
+		}
+	})
+	for _, transport := range []string{"polling", "websocket", "upgrade"} {
+		t.Run(transport, func(t *testing.T) {
+			n := startNode(t)
+			s := newTokenSite(t, adapter.Config{Credentials: everySource}, nil)
+			b := adaptertest.NewBrowser(t, s.URL)
+			for place, options := range map[string]map[string]any{
+				"header":        {"extraHeaders": map[string]string{"authorization": "bearer alice"}},
+				"query":         {"query": map[string]string{"token": "alice"}},
+				"subprotocol":   {"protocols": []string{"bearer", "alice"}},
+				"auth":          {"auth": map[string]string{"token": "alice"}},
+				"first message": {},
+			} {
+				if place == "subprotocol" && transport != "websocket" {
+					continue // polls have none
+				}
+				t.Run(place, func(t *testing.T) {
+					name := transport + " " + place
+					c := n.open(name, b, "/", transport, options)
+					c.await("connect")
+					if place == "first message" {
+						if got := c.call("me"); got != `[{"error":{"code":"unauthenticated","message":"authenticate first"}}]` {
+							t.Errorf("before the first message: me = %s", got)
+						}
+						if got := c.call("authenticate", map[string]string{"token": "alice"}); got != "[]" {
+							t.Fatalf("authenticate = %s", got)
+						}
+					}
+					if got := c.call("me"); got != `["alice"]` {
+						t.Errorf("me = %s, want alice", got)
+					}
+					if transport == "upgrade" {
+						c.upgraded()
+						if got := c.call("me"); got != `["alice"]` {
+							t.Errorf("me after the upgrade = %s", got)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestOrderOfCredentials: who shows several is known by the first in the list,
+// and an Authorization header of its own comes before.
+func TestOrderOfCredentials(t *testing.T) {
+	for _, tt := range []struct {
+		order  []adapter.Source
+		header http.Header
+		want   string
+	}{
+		{[]adapter.Source{adapter.Query("token"), adapter.Subprotocol("bearer")}, nil, "query"},
+		{[]adapter.Source{adapter.Subprotocol("bearer"), adapter.Query("token")}, nil, "subprotocol"},
+		{[]adapter.Source{adapter.Query("other"), adapter.Query("token")}, nil, "query"},
+		{everySource, http.Header{"Authorization": {"Bearer header"}}, "header"},
+	} {
+		s := newTokenSite(t, adapter.Config{Credentials: tt.order}, nil)
+		h := http.Header{"Sec-Websocket-Protocol": {"bearer, subprotocol"}}
+		for k, v := range tt.header {
+			h[k] = v
+		}
+		c, _, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws+"?token=query", h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var me string
+		if c.Must("me", nil, &me); me != tt.want {
+			t.Errorf("%v: me = %q, want %q", tt.order, me, tt.want)
+		}
+	}
+}
+
+func TestBadCredentialsAreRefused(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: []adapter.Source{adapter.Query("token"), adapter.Subprotocol("bearer")}}, nil)
+	for _, tt := range []struct {
+		query  string
+		header http.Header
+		status int
+	}{
+		{"", nil, 401},
+		{"?token=bad", nil, 401},
+		{"?token=", nil, 401},
+		{"?token=a%0d%0aX-Evil:%20yes", nil, 400},
+		{"?token=" + strings.Repeat("x", 9000), nil, 400},
+		{"?token=two%20words", nil, 400},
+		{"", http.Header{"Sec-Websocket-Protocol": {"bearer"}}, 400},
+		{"", http.Header{"Sec-Websocket-Protocol": {"bearer, bad"}}, 401},
+		{"", http.Header{"Sec-Websocket-Protocol": {"chat, other"}}, 401},
+	} {
+		_, resp, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws+tt.query, tt.header)
+		if err == nil || resp == nil || resp.StatusCode != tt.status {
+			t.Errorf("%.60s %v: %v, want %d", tt.query, tt.header, err, tt.status)
+		}
+	}
+	for _, bad := range []adapter.Source{{}, adapter.Query(""), adapter.Query("sid"), adapter.Subprotocol("two words"), adapter.AuthPayload(""), adapter.QuerySession("sid", "sid"), adapter.QuerySession("session", "")} {
+		if _, err := adapter.New(adapter.Config{Credentials: []adapter.Source{bad}}); err == nil || !strings.Contains(err.Error(), "Credentials[0]") {
+			t.Errorf("New with %v: %v", bad, err)
+		}
+	}
+}
+
+// TestQuerySessionIsNotForBrowsers: a page could plant a session of its own into
+// its visitor's socket.
+func TestQuerySessionIsNotForBrowsers(t *testing.T) {
+	cfg := adapter.Config{Credentials: []adapter.Source{adapter.QuerySession("session", "sid")}, Logger: slog.New(slog.DiscardHandler)}
+	s := adaptertest.NewSite(t, cfg, newMemstore(t), nil)
+	alice := s.NewBrowser(t, "alice")
+	value := url.QueryEscape(alice.Cookies()[0].Value)
+	var me string
+	c, _, err := s.NewBrowser(t, "").TryDial(ws+"?session="+value, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Must("me", nil, &me); me != "alice" {
+		t.Errorf("me = %q, want alice", me)
+	}
+	if _, resp, err := s.NewBrowser(t, "").TryDial(ws+"?session="+value, http.Header{"Origin": {s.URL}}); err == nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("with an Origin: %v, want 403", err)
+	}
+	bob, _, err := s.NewBrowser(t, "bob").TryDial(ws+"?session="+value, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bob.Must("me", nil, &me); me != "bob" {
+		t.Errorf("me = %q; a cookie that is there wins", me)
+	}
+	for _, bad := range []string{"forged", "a%3bb", ""} {
+		if _, _, err := s.NewBrowser(t, "").TryDial(ws+"?session="+bad, nil); err == nil {
+			t.Errorf("session %q was let in", bad)
+		}
+	}
+	alice.MustPost("/logout")
+	if code := c.Closed(); code != 4409 {
+		t.Errorf("closed with %d after the logout, want 4409", code)
+	}
+}
+
+// TestATokenIsForItsSocketAlone: the token of "/admin" does not change who "/" is.
+func TestATokenIsForItsSocketAlone(t *testing.T) {
+	for _, transport := range []string{"polling", "websocket", "upgrade"} {
+		t.Run(transport, func(t *testing.T) {
+			n := startNode(t)
+			s := newTokenSite(t, adapter.Config{Credentials: everySource}, nil)
+			b := adaptertest.NewBrowser(t, s.URL)
+			c := n.open("c", b, "/", transport, map[string]any{"extraHeaders": map[string]string{"Cookie": "jwt=alice"}})
+			c.await("connect")
+			n.do(map[string]any{"do": "join", "name": "c", "as": "admin", "nsp": "/admin", "auth": map[string]string{"token": "root"}})
+			admin := &client{n, "admin"}
+			admin.await("connect")
+			for range 3 {
+				if got := c.call("me"); got != `["alice"]` {
+					t.Errorf("me in / = %s", got)
+				}
+				if got := admin.call("me"); got != `["root"]` {
+					t.Errorf("me in /admin = %s", got)
+				}
+			}
+			n.do(map[string]any{"do": "close", "name": "admin"})
+			admin.await("disconnect")
+			n.do(map[string]any{"do": "join", "name": "c", "as": "bad", "nsp": "/other", "auth": map[string]string{"token": "bad"}})
+			if l := (&client{n, "bad"}).await("connect_error"); l.Message != "not this token" {
+				t.Errorf("a bad token: %s", l)
+			}
+			if got := c.call("me"); got != `["alice"]` {
+				t.Errorf("me in / = %s", got)
+			}
+		})
+	}
+}
+
+// TestAuthenticateAgain: a fresh token on an open socket.
+func TestAuthenticateAgain(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) { s.Server.AllowAnonymous() })
+	b := adaptertest.NewBrowser(t, s.URL)
+	c, _, err := b.TryDial(ws+"?token=nobody", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := func(want string) {
+		t.Helper()
+		var me string
+		if c.Must("me", nil, &me); me != want {
+			t.Errorf("me = %q, want %q", me, want)
+		}
+	}
+	me("")
+	authenticate := func(token, code string) {
+		t.Helper()
+		c.Raw(fmt.Sprintf(`{"type":"authenticate","token":%q,"id":1}`, token))
+		f := c.Event("reply")
+		switch {
+		case code == "" && f.Error != nil, code != "" && (f.Error == nil || f.Error.Code != code):
+			t.Errorf("authenticate as %s: %s, want %q", token, f, code)
+		}
+	}
+	authenticate("bad", adapter.CodeUnauthenticated)
+	me("")
+	authenticate("alice", "") // nobody becomes somebody
+	me("alice")
+	authenticate("alice2", "") // the same with a fresh token
+	me("alice")
+	authenticate("bob", adapter.CodeForbidden)
+	me("alice")
+	c.Raw(`{"type":"authenticate","token":"bad","id":1}`) // the third in vain
+	if code := c.Closed(); code != 4401 {
+		t.Errorf("closed with %d, want 4401", code)
+	}
+}
+
+// TestPendingIsBounded: who does not say who he is gets little, and not for long.
+func TestPendingIsBounded(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource, AuthTimeout: time.Second}, nil)
+	b := adaptertest.NewBrowser(t, s.URL)
+	dial := func(t *testing.T) *adaptertest.Conn {
+		c, _, err := b.TryDial(ws, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	t.Run("time", func(t *testing.T) {
+		if code := dial(t).Closed(); code != 4408 {
+			t.Errorf("closed with %d, want 4408", code)
+		}
+		c := engineDial(t, b, "")
+		for {
+			if _, _, err := c.ReadMessage(); err != nil {
+				if !websocket.IsCloseError(err, 4408) {
+					t.Errorf("Socket.IO: %v, want 4408", err)
+				}
+				break
+			}
+		}
+	})
+	t.Run("attempts", func(t *testing.T) {
+		c := dial(t)
+		for range 3 {
+			c.Raw(`{"type":"authenticate","token":"bad","id":1}`)
+			if f := c.Event("reply"); f.Error == nil || f.Error.Message != "not this token" {
+				t.Errorf("%s", f)
+			}
+		}
+		if code := c.Closed(); code != 4401 {
+			t.Errorf("closed with %d, want 4401", code)
+		}
+	})
+	t.Run("attempts by auth", func(t *testing.T) {
+		c := engineDial(t, b, "")
+		_, _, _ = c.ReadMessage()
+		for range 3 {
+			if err := c.WriteMessage(websocket.TextMessage, []byte(`40{"token":"bad"}`)); err != nil {
+				t.Fatal(err)
+			}
+			if _, got, _ := c.ReadMessage(); string(got) != `44{"message":"not this token","data":{"code":"unauthenticated","message":"not this token"}}` {
+				t.Errorf("%s", got)
+			}
+		}
+		if _, _, err := c.ReadMessage(); !websocket.IsCloseError(err, 4401) {
+			t.Errorf("%v, want 4401", err)
+		}
+	})
+	t.Run("input", func(t *testing.T) {
+		c := dial(t)
+		c.Raw(`{"type":"x","data":"` + strings.Repeat("x", 5000) + `"}`)
+		if code := c.Closed(); code != 1009 {
+			t.Errorf("5,000 bytes at once: closed with %d, want 1009", code)
+		}
+		c = dial(t)
+		for range 5 {
+			c.Raw(`{"type":"x","data":"` + strings.Repeat("x", 1000) + `"}`)
+		}
+		if code := c.Closed(); code != 1009 {
+			t.Errorf("5 × 1,000 bytes: closed with %d, want 1009", code)
+		}
+		_, open, _ := engineDo(t, b, "GET", enginePath, "", nil)
+		sid := open[strings.Index(open, `:"`)+2 : strings.Index(open, `",`)]
+		if status, _, _ := engineDo(t, b, "POST", enginePath+"&sid="+sid, `40{"x":"`+strings.Repeat("x", 5000)+`"}`, nil); status != http.StatusRequestEntityTooLarge {
+			t.Errorf("a POST of 5,000 bytes: %d, want 413", status)
+		}
+	})
+	t.Run("address", func(t *testing.T) {
+		b := adaptertest.NewBrowser(t, newTokenSite(t, adapter.Config{Credentials: everySource, AuthTimeout: time.Minute}, nil).URL)
+		for i := range 20 {
+			// Gin believes anybody who says that he is a proxy; limits do not.
+			if _, _, err := b.TryDial(ws, http.Header{"X-Forwarded-For": {fmt.Sprintf("192.0.2.%d", i)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, resp, err := b.TryDial(ws, http.Header{"X-Forwarded-For": {"192.0.2.99"}}); err == nil || resp.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("one more: %v, want 429", err)
+		}
+		if status, body, _ := engineDo(t, b, "GET", enginePath, "", nil); status != http.StatusForbidden {
+			t.Errorf("one more by polling: %d %s", status, body)
+		}
+		var me string
+		c, _, err := b.TryDial(ws+"?token=alice", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Must("me", nil, &me); me != "alice" {
+			t.Errorf("me = %q: who says who he is does not wait", me)
+		}
+	})
+}
+
+// TestPendingUnderAttack: 10,000 connections that never say who they are cost
+// bounded memory, and who has said it notices nothing.
+func TestPendingUnderAttack(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource, AuthTimeout: time.Minute}, func(s *tokenSite) {
+		if err := s.Engine.SetTrustedProxies([]string{"127.0.0.1"}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	alice, _, err := b.TryDial(ws+"?token=alice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}}
+	defer client.CloseIdleConnections()
+	admitted := 0
+	for i := range 10_000 {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.URL+enginePath, nil)
+		r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.1", i/250, i%250))
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			admitted++
+		}
+		if i%1000 == 0 {
+			var me string
+			if alice.Must("me", nil, &me); me != "alice" {
+				t.Fatalf("me = %q", me)
+			}
+		}
+	}
+	if admitted != 1000 {
+		t.Errorf("%d connections wait, want 1000", admitted)
+	}
+	if after := heap(); after > before+20<<20 {
+		t.Errorf("the attack costs %d KiB", (after-before)>>10)
+	}
+	alice.Must("me", nil, new(string))
+}

@@ -1,0 +1,358 @@
+package adapter
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// Bounds on connections of which it is not decided yet who they are. Nobody has
+// vouched for them, so they get little and not for long.
+const (
+	pendingInput      = 4 << 10 // bytes that one may send
+	pendingAttempts   = 3       // to show a credential, one at a time
+	pendingSockets    = 3       // namespaces that one may wait for
+	pendingPerAddress = 20
+	pendingPerServer  = 1000
+)
+
+// A pending is a connection that the chain has refused for want of a
+// credential, and that may show one yet: as auth of a CONNECT, or in a first
+// message. It has no room and no handler.
+type pending struct {
+	lobby   *lobby
+	address string
+	timer   engine.Timer
+	end     func(engine.Cause) // the connection
+
+	// Guarded by lobby.mu.
+	input    int
+	attempts int
+	busy     bool
+	over     bool
+}
+
+// A lobby is where pending connections are counted.
+type lobby struct {
+	wheel *engine.Wheel
+
+	mu        sync.Mutex
+	all       map[*pending]struct{}
+	byAddress map[string]int
+}
+
+// errLobbyFull refuses one more that would wait.
+var errLobbyFull = &Error{Code: CodeTooFast, Message: "too many connections wait to be authenticated; send the credential with the handshake, or try again later"}
+
+// hasRoom reports whether one more may wait.
+func (l *lobby) hasRoom(address string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.roomLocked(address)
+}
+
+func (l *lobby) roomLocked(address string) bool {
+	return len(l.all) < pendingPerServer && l.byAddress[address] < pendingPerAddress
+}
+
+// enter lets a connection wait, or says why not. end ends it.
+func (l *lobby) enter(address string, timeout time.Duration, end func(engine.Cause)) (*pending, *Error) {
+	p := &pending{lobby: l, address: address, end: end}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.roomLocked(address) {
+		return nil, errLobbyFull
+	}
+	if l.all == nil {
+		l.all, l.byAddress = make(map[*pending]struct{}), make(map[string]int)
+	}
+	l.all[p] = struct{}{}
+	l.byAddress[address]++
+	l.wheel.Set(&p.timer, time.Now().Add(timeout), p)
+	return p, nil
+}
+
+// leave ends the wait, however it ended. It may be called again.
+func (p *pending) leave() {
+	if p == nil {
+		return
+	}
+	l := p.lobby
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.over {
+		return
+	}
+	p.over = true
+	l.wheel.Stop(&p.timer)
+	delete(l.all, p)
+	if l.byAddress[p.address]--; l.byAddress[p.address] == 0 {
+		delete(l.byAddress, p.address)
+	}
+}
+
+// Expired is the end of patience.
+func (p *pending) Expired(time.Time) {
+	p.lobby.mu.Lock()
+	over := p.over
+	p.lobby.mu.Unlock()
+	if !over {
+		p.end(causeOf(ReasonAuthTimeout))
+		p.leave() // if it had ended before it came in
+	}
+}
+
+// hears counts what the client sends, and ends it when that is too much.
+func (p *pending) hears(n int) bool {
+	if p == nil {
+		return true
+	}
+	p.lobby.mu.Lock()
+	p.input += n
+	ok := p.input <= pendingInput || p.over
+	p.lobby.mu.Unlock()
+	if !ok {
+		p.end(engine.Cause{Reason: engine.ReasonTooLarge, Code: closeTooLarge, Text: "authenticate first", Drop: true})
+	}
+	return ok
+}
+
+// try begins an attempt to authenticate, unless another is under way.
+func (p *pending) try() *Error {
+	if p == nil {
+		return nil
+	}
+	p.lobby.mu.Lock()
+	defer p.lobby.mu.Unlock()
+	if p.busy {
+		return &Error{Code: CodeTooFast, Message: "an attempt to authenticate is under way"}
+	}
+	p.busy = true
+	return nil
+}
+
+// tried is the end of an attempt.
+func (p *pending) tried() {
+	if p == nil {
+		return
+	}
+	p.lobby.mu.Lock()
+	p.busy = false
+	p.lobby.mu.Unlock()
+}
+
+// failed counts an attempt that was refused, once the client has been told. The
+// last one ends the connection.
+func (p *pending) failed() {
+	if p == nil {
+		return
+	}
+	p.lobby.mu.Lock()
+	p.attempts++
+	end := p.attempts >= pendingAttempts && !p.over
+	p.lobby.mu.Unlock()
+	if end {
+		c := causeOf(ReasonUnauthorized)
+		c.Drop = false
+		p.end(c)
+	}
+}
+
+// closeAll ends every connection that waits.
+func (l *lobby) closeAll(c engine.Cause) {
+	l.mu.Lock()
+	waiting := make([]*pending, 0, len(l.all))
+	for p := range l.all {
+		waiting = append(waiting, p)
+	}
+	l.mu.Unlock()
+	for _, p := range waiting {
+		p.end(c)
+	}
+}
+
+// mayWait reports whether a request that the chain has refused may show a
+// credential later: it has shown none, and that is what it was refused for.
+func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
+	if !s.takes(inFirstMessage) && (plain || !s.takes(inAuth)) || req.Header.Get("Authorization") != "" {
+		return false
+	}
+	if l := p.session(); l != nil && l.base[keyUser] != nil {
+		return false
+	}
+	status, _ := p.answer()
+	return status == http.StatusUnauthorized
+}
+
+// address is what limits by address count. Gin believes every proxy unless the
+// app says which, so that anybody could have as many addresses as he likes: then
+// it is the peer's. An IPv6 address stands for its /64, which one customer has.
+func (m *mount) address(c *gin.Context) string {
+	address := c.ClientIP()
+	if m.gullible() {
+		address = c.RemoteIP()
+	}
+	ip, err := netip.ParseAddr(address)
+	if err != nil || ip.Unmap().Is4() {
+		return address
+	}
+	network, _ := ip.Prefix(64) // an IPv6 address has one
+	return network.String()
+}
+
+// gullible reports whether the engine believes what anybody says about who is
+// behind him.
+func (m *mount) gullible() bool {
+	m.probe.Do(func() {
+		c := gin.CreateTestContextOnly(&recorder{header: make(http.Header)}, m.engine)
+		const peer, claim = "192.0.2.1", "198.51.100.1" // RFC 5737: nobody's
+		c.Request = &http.Request{RemoteAddr: net.JoinHostPort(peer, "1"), Header: http.Header{"X-Forwarded-For": {claim}, "X-Real-Ip": {claim}}}
+		m.believes = c.ClientIP() == claim
+	})
+	return m.believes
+}
+
+// present asks the chain who it is that connected with a handshake, if its
+// credentials are changed.
+func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change func(http.Header)) (*admission, *Error) {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	like := was.Request(ctx)
+	change(like.Header)
+	now := &admission{mount: m, seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
+	var err error
+	if now.shake, err = record(like, nil); err != nil {
+		return nil, s.refusal(err)
+	}
+	now.shake.issued = was.issued
+	p := &pass{srv: s, mount: m, req: like}
+	p.visit.replay = true
+	p.admit = func(context.Context, *Identity) error { return nil }
+	switch p.run(methodReplay) {
+	case unknown:
+		return nil, s.refusal(p.err)
+	case refused:
+		return nil, p.refused()
+	}
+	now.identity, now.keys = p.identity, p.keys
+	if l := p.session(); l != nil {
+		now.sessionID, now.ref = l.id, sessionRef{l.store, l.name}
+	}
+	now.bind(like)
+	return now, nil
+}
+
+// authenticateEvent is the message of FirstMessage.
+const authenticateEvent = "authenticate"
+
+// job is a function as a task.
+type job func()
+
+func (j job) Run() { j() }
+
+// authenticate takes the credential of a first message, or a fresh one of a
+// socket that is open already.
+func (s *Socket) authenticate(in incoming) {
+	srv := s.ns.srv
+	p := s.link.pending()
+	e := p.try()
+	if e != nil {
+		s.link.fail(in, e)
+		return
+	}
+	defer p.tried()
+	if !srv.begin() {
+		return // everything is about to be closed
+	}
+	defer srv.handshakes.Done()
+	token, e := tokenOf(in)
+	var adm *admission
+	if e == nil {
+		adm, e = srv.present(srv.ctx, s.shake.Load(), s.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
+	}
+	if e == nil {
+		e = s.mayBecome(adm)
+	}
+	if e != nil {
+		s.link.fail(in, e)
+		p.failed()
+		if p == nil && s.failed() {
+			s.close(ReasonUnauthorized)
+		}
+		return
+	}
+	_ = s.link.reply(in, nothing{})
+	s.become(adm)
+}
+
+// tokenOf returns the token of a first message: {token}, or the token itself.
+func tokenOf(in incoming) (string, *Error) {
+	var token string
+	if len(in.args) > 0 && json.Unmarshal(in.args[0], &token) != nil {
+		var members struct{ Token string }
+		if json.Unmarshal(in.args[0], &members) == nil {
+			token = members.Token
+		}
+	}
+	if token == "" {
+		return "", &Error{Code: CodeBadRequest, Message: `expected a "token"`}
+	}
+	return cleanToken(token)
+}
+
+// mayBecome decides whether the socket may be who adm says.
+func (s *Socket) mayBecome(adm *admission) *Error {
+	old, id := s.Identity(), adm.identity
+	if err := s.ns.admits(id); err != nil {
+		return s.visible(err, authenticateEvent)
+	}
+	switch {
+	case s.ns.srv.ended.has(adm.sessionID):
+		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
+	case old != nil && !old.is(id):
+		// Two people never share a socket.
+		return &Error{Code: CodeForbidden, Message: "this socket is somebody else's; connect again"}
+	}
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id}
+	if err := s.ns.guard(ctx, s); err != nil {
+		return s.visible(err, authenticateEvent)
+	}
+	return nil
+}
+
+// become makes the socket that of who adm says, and opens it if it has waited.
+func (s *Socket) become(adm *admission) {
+	srv := s.ns.srv
+	if !s.waiting.Load() {
+		s.link.proven()
+		srv.follow.rebind(s, adm)
+		s.setIdentity(adm.identity)
+		return
+	}
+	s.take(adm)
+	s.waiting.Store(false)
+	s.link.proven()
+	srv.follow.add(s, adm)
+	if srv.ended.has(adm.sessionID) {
+		s.close(ReasonSessionEnded)
+	}
+	if !s.start(nil) {
+		srv.follow.remove(s)
+	}
+}
+
+// failed counts what an open socket shows in vain.
+func (s *Socket) failed() (tooOften bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures++
+	return s.failures >= pendingAttempts
+}
