@@ -65,7 +65,7 @@ func (c *pollClient) post(body string) error {
 		return err
 	}
 	defer c.EndPost()
-	return c.Post(eio.DecodePayload(eio.V4, []byte(body), eio.Limits{}))
+	return c.Post(eio.DecodePayload(c.Dialect().Version(), []byte(body), eio.Limits{}))
 }
 
 func (c *pollClient) mustPost(body string) {
