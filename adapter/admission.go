@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -23,6 +24,7 @@ type admission struct {
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
+	ran       int64       // when the chain began to run, in Unix nanoseconds
 	refusal   *Error      // why the chain refused one that may wait
 	address   string      // that limits count, where some may wait
 }
@@ -30,9 +32,9 @@ type admission struct {
 // admit runs the chain for a handshake. decide is asked at its end, within the
 // chain. If the request is not let through it is answered, and nil returned,
 // unless it may wait: then the admission has the refusal, and names nobody.
-func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *admission) error) *admission {
+func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
 	req := c.Request
-	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys
@@ -45,16 +47,19 @@ func (s *Server) admit(c *gin.Context, m *mount, decide func(context.Context, *a
 	switch p.run(methodHandshake) {
 	case unknown:
 		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
+		n.turnAway(req, s.refusal(p.err))
 		s.reject(c, p)
 		return nil
 	case refused:
 		if !s.mayWait(p, req, decide != nil) {
+			n.turnAway(req, p.refused())
 			s.reject(c, p)
 			return nil
 		}
 		adm.identity, adm.keys, adm.refusal = nil, nil, p.refused()
 		var err error
 		if adm.shake, err = record(req, p.w.header); err != nil {
+			n.turnAway(req, s.refusal(err))
 			s.refuse(c, s.refusal(err))
 			return nil
 		}

@@ -20,10 +20,12 @@ import (
 // beforeEngine is asked before any middleware of UseEach.
 func (s *Server) beforeEngine(c *gin.Context) {
 	if e := s.checkOrigin(c.Request); e != nil {
+		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
 	if e := s.showCredentials(c); e != nil {
+		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: e.Message})
 		return
 	}
@@ -152,7 +154,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 		protocolError(c, eio.ErrMethod)
 		return
 	}
-	adm := s.admit(c, m, nil)
+	adm := s.admit(c, m, s.Namespace, nil)
 	if adm == nil {
 		return
 	}
@@ -165,6 +167,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 		MaxPayload:   int(s.cfg.MaxPayload),
 	}
 	if adm.refusal != nil && !s.lobby.hasRoom(adm.address) {
+		s.turnAway(c.Request, errLobbyFull)
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: errLobbyFull.Message})
 		return
 	}

@@ -154,7 +154,7 @@ func (e Event) JSON(i int) json.RawMessage {
 func (e Event) WantsAnswer() bool { return e.in.id != nil }
 
 // handle runs the handler of one event.
-func (n *Namespace) handle(ctx context.Context, s *Socket, in incoming) (any, error) {
+func (n *Namespace) handle(ctx *eventContext, s *Socket, in incoming) (any, error) {
 	for _, f := range n.interceptors {
 		if err := f(ctx, s, Event{in}); err != nil {
 			return nil, err
@@ -174,6 +174,10 @@ func (n *Namespace) handle(ctx context.Context, s *Socket, in incoming) (any, er
 		}
 		return nil, &Error{Code: CodeEvent, Message: msg}
 	}
+	if len(h.guards) > 0 {
+		asked := in // the copy, so that events without guards stay off the heap
+		ctx.in = &asked
+	}
 	for _, g := range h.guards {
 		if err := g(ctx, s); err != nil {
 			return nil, err
@@ -188,6 +192,7 @@ type eventContext struct {
 	context.Context
 	socket   *Socket
 	identity *Identity
+	in       *incoming // for guards of an event
 }
 
 func (c *eventContext) Value(key any) any {

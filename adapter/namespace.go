@@ -44,6 +44,7 @@ type conduct struct {
 	interceptors []func(ctx context.Context, s *Socket, e Event) error
 	onAny        []func(ctx context.Context, s *Socket, e Event)
 	onOutgoing   []func(s *Socket, event string, args []any)
+	onRefused    []func(ctx context.Context, h *Handshake, err error)
 	onConnect    []func(ctx context.Context, s *Socket) error
 	onIdentity   []func(ctx context.Context, s *Socket, old *Identity) error
 	onDisconnect []func(s *Socket, r Reason)
@@ -123,6 +124,15 @@ func (n *Namespace) OnConnect(f func(ctx context.Context, s *Socket) error) {
 func (n *Namespace) OnIdentity(f func(ctx context.Context, s *Socket, old *Identity) error) {
 	n.srv.mustBeOpen("OnIdentity")
 	n.onIdentity = append(n.onIdentity, f)
+}
+
+// OnRefused adds a function that is told of whoever is not let in, with the
+// *Error that he gets. Handshakes of Socket.IO, which are refused before there is
+// a namespace, are told to that of "/". h is nil for a request that cannot be
+// kept. It runs on the request's goroutine, or on one of its own.
+func (n *Namespace) OnRefused(f func(ctx context.Context, h *Handshake, err error)) {
+	n.srv.mustBeOpen("OnRefused")
+	n.onRefused = append(n.onRefused, f)
 }
 
 // OnDisconnect adds a function that runs once and last for each socket that

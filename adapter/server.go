@@ -42,6 +42,7 @@ type Server struct {
 	lobby    lobby
 	follow   follower
 	ended    tombstones
+	revoked  revocations
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
 	marks    atomic.Uint64 // of sockets that can be recovered
@@ -298,10 +299,12 @@ func (s *Server) identifyPage(c *gin.Context) {
 // serveWebSocket is the whole handshake of a plain JSON WebSocket.
 func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	if e := s.checkOrigin(c.Request); e != nil {
+		s.turnAway(c.Request, e)
 		c.AbortWithStatusJSON(e.status(), e)
 		return
 	}
 	if e := s.showCredentials(c); e != nil {
+		s.turnAway(c.Request, e)
 		s.refuse(c, e)
 		return
 	}
@@ -323,7 +326,9 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	}
 	ns := s.enter(name)
 	if ns == nil {
-		s.refuse(c, &Error{Code: CodeNamespace, Message: fmt.Sprintf("there is no namespace %.200q", name)})
+		e := &Error{Code: CodeNamespace, Message: fmt.Sprintf("there is no namespace %.200q", name)}
+		s.turnAway(r, e)
+		s.refuse(c, e)
 		return
 	}
 	opened := false // from then on the socket's end leaves the namespace
@@ -336,7 +341,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	sock, link := &both.socket, &both.conn
 	sock.ns, sock.id = ns, randomID()
 	link.socket, sock.link = sock, link
-	adm := s.admit(c, m, func(ctx context.Context, adm *admission) error {
+	adm := s.admit(c, m, ns, func(ctx context.Context, adm *admission) error {
 		if err := ns.admits(adm.identity); err != nil || len(ns.guards) == 0 {
 			return err
 		}
@@ -350,6 +355,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	if adm.refusal != nil {
 		var e *Error
 		if link.waits, e = s.lobby.enter(adm.address, s.cfg.AuthTimeout, link.end); e != nil {
+			ns.turnAway(r, e)
 			s.refuse(c, e)
 			return
 		}
@@ -375,7 +381,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.follow.add(sock, adm)
-	if s.ended.has(adm.sessionID) {
+	if s.over(adm) {
 		// It was ended while the chain ran. Before the start: a client that
 		// sends along with its handshake must not have a handler run for it.
 		sock.close(ReasonSessionEnded)

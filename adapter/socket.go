@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -328,7 +329,7 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	}
 	switch {
 	case err != nil:
-		s.link.refuse(s.visible(err, "connect"))
+		s.deny(s.visible(err, "connect"))
 	case ctx.Err() == nil:
 		s.enter()
 	}
@@ -336,6 +337,7 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 
 // enter sends the connect frame and what was held back behind it.
 func (s *Socket) enter() {
+	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
 	greeted := s.greeted
 	s.mu.Unlock()
@@ -412,7 +414,7 @@ func (s *Socket) turn(it item) {
 				if entered {
 					s.close(ReasonForbidden)
 				} else {
-					s.link.refuse(e)
+					s.deny(e)
 				}
 				return
 			}
@@ -524,6 +526,7 @@ func (s *Socket) disconnected(context.Context) {
 	entered, r := s.entered, s.reason
 	s.mu.Unlock()
 	if entered {
+		s.audit("socket ended", s.Identity(), slog.String("reason", string(r)))
 		for _, f := range s.ns.onDisconnect {
 			f(s, r)
 		}
@@ -574,6 +577,8 @@ func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
 	if ctx.Err() != nil {
 		return // it has ended meanwhile
 	}
+	id := s.Identity()
+	s.audit("identity changed", id, slog.String("was", userOf(old)), slog.Any("roles", rolesOf(id)))
 	err := s.ns.guard(ctx, s)
 	for _, f := range s.ns.onIdentity {
 		if err != nil {

@@ -175,23 +175,23 @@ func (s *sioSocket) decide(adm *admission) {
 	token, e := srv.authToken(sock.auth)
 	switch {
 	case e != nil:
-		s.refuse(e)
+		s.socket.deny(e)
 	case token != "":
 		sock.identity.Store(nil) // until it is known whom the token names
 		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
 	case srv.takes(inFirstMessage) && s.mustWait(adm):
 		s.wait(adm)
 	case adm.refusal != nil:
-		s.refuse(adm.refusal)
-	case srv.ended.has(adm.sessionID):
+		s.socket.deny(adm.refusal)
+	case srv.over(adm):
 		// Before the start: no handler runs for a session that has ended.
-		s.refuse(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
+		s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
 	default:
 		srv.follow.add(sock, adm)
 		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
 			srv.follow.remove(sock)
 		}
-		if srv.ended.has(adm.sessionID) {
+		if srv.over(adm) {
 			s.close(ReasonSessionEnded) // it was, while it was bound
 		}
 	}
@@ -201,7 +201,7 @@ func (s *sioSocket) decide(adm *admission) {
 // in use does not wait: it is not to be closed for a socket that is not let in.
 func (s *sioSocket) mustWait(adm *admission) bool {
 	if adm.refusal != nil {
-		return true
+		return s.pending() != nil
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -214,7 +214,7 @@ func (s *sioSocket) wait(adm *admission) {
 	conn := s.conn
 	if conn.waits.Load() == nil {
 		if e := conn.mustShow(adm); e != nil {
-			s.refuse(e)
+			s.socket.deny(e)
 			return
 		}
 	}
@@ -222,7 +222,7 @@ func (s *sioSocket) wait(adm *admission) {
 	full := len(conn.sockets) > pendingSockets
 	conn.mu.Unlock()
 	if full {
-		s.refuse(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		s.socket.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
 		return
 	}
 	s.socket.mu.Lock()
@@ -303,7 +303,7 @@ func (s *Socket) askWith(token string, adm *admission) error {
 	if s.isClosed() {
 		srv.follow.remove(s)
 	}
-	if srv.ended.has(now.sessionID) {
+	if srv.over(now) {
 		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
 	}
 	if err := s.let(); err != nil {
