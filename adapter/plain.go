@@ -120,7 +120,7 @@ func (p *plainConn) reply(in incoming, out any) error {
 }
 
 func (p *plainConn) fail(in incoming, e *Error) {
-	_ = p.conn.SendNow(errorFrame(in.id, in.event, e))
+	_ = p.conn.SendNow(errorFrame(in.id, shortName(in.event), e))
 }
 
 func (p *plainConn) pending() *pending {

@@ -218,7 +218,11 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		}
 	}
 	engine = append(engine, func(c *gin.Context) { s.serveEngine(c, m) })
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+	// Other methods too: their answer is an error of the protocol.
+	for _, method := range []string{
+		http.MethodGet, http.MethodPost, http.MethodOptions,
+		http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	} {
 		g.Handle(method, s.cfg.Path, engine...)
 	}
 
