@@ -289,8 +289,8 @@ func (s *Socket) authenticate(in incoming) {
 		}
 		return
 	}
+	s.become(adm) // before the answer: what the client sends behind it is for who it is now
 	_ = s.link.reply(in, nothing{})
-	s.become(adm)
 }
 
 // tokenOf returns the token of a first message: {token}, or the token itself.
