@@ -253,13 +253,8 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 // authenticateEvent is the message of FirstMessage.
 const authenticateEvent = "authenticate"
 
-// job is a function as a task.
-type job func()
-
-func (j job) Run() { j() }
-
 // authenticate takes the credential of a first message, or a fresh one of a
-// socket that is open already.
+// socket that is open already. It is a turn of the socket's.
 func (s *Socket) authenticate(in incoming) {
 	srv := s.ns.srv
 	p := s.link.pending()
@@ -281,6 +276,7 @@ func (s *Socket) authenticate(in incoming) {
 	if e == nil {
 		e = s.mayBecome(adm)
 	}
+	p.tried() // before the answer, behind which the client may try again
 	if e != nil {
 		s.link.fail(in, e)
 		p.failed()

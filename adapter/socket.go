@@ -283,14 +283,16 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 		s.appearLocked()
 	}
 	var task engine.Task
-	if ask != nil || len(s.ns.onConnect) > 0 {
+	asks := ask != nil || len(s.ns.onConnect) > 0
+	if asks {
 		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
-	if task == nil {
+	switch {
+	case !asks:
 		s.enter()
-	} else {
+	case task != nil: // else this is a turn itself
 		s.ns.srv.eng.Go(task)
 	}
 	return true
@@ -428,6 +430,14 @@ func (s *Socket) turn(it item) {
 	if ctx.Err() != nil {
 		return // what a socket still wanted when it ended was never acknowledged
 	}
+	switch {
+	case it.in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage):
+		s.authenticate(it.in)
+		return
+	case s.waiting.Load():
+		s.link.fail(it.in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		return
+	}
 	out, err := s.ns.handle(ctx, s, it.in)
 	if err == nil && it.in.id != nil {
 		err = s.link.reply(it.in, out)
@@ -449,12 +459,6 @@ func (s *Socket) visible(err error, event string) *Error {
 // receive takes an event from the reader, and asks the link to pause when the
 // inbox is full.
 func (s *Socket) receive(in incoming) engine.Task {
-	if in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage) {
-		return job(func() { s.authenticate(in) })
-	}
-	if s.waiting.Load() {
-		return job(func() { s.link.fail(in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"}) })
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
