@@ -40,6 +40,7 @@ type Server struct {
 	identity func(*gin.Context) (*Identity, error)
 	stores   []*store
 	follow   follower
+	cluster  *cluster // nil without a backplane
 	ended    tombstones
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
@@ -97,6 +98,11 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
+	if cfg.Backplane != nil {
+		if err := s.joinCluster(cfg.Backplane); err != nil {
+			return nil, fmt.Errorf("adapter: backplane: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -190,6 +196,9 @@ func (s *Server) freeze() {
 	s.mu.Lock()
 	s.open = false
 	s.mu.Unlock()
+	if s.cluster != nil {
+		s.cluster.start()
+	}
 }
 
 // Mount registers the socket routes on e, or on a group of e. It panics, as
@@ -452,5 +461,8 @@ func (s *Server) drain() {
 		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}
 	s.live.Wait()
+	if s.cluster != nil {
+		s.cluster.close()
+	}
 	s.eng.Close()
 }

@@ -42,8 +42,8 @@ var (
 //     knows that it is heard.
 //   - Loss: delivery is not confirmed. While a driver is cut off from the others
 //     Publish fails, and what they publish meanwhile is lost; it reconnects by
-//     itself and goes on with what is published from then on. A message arrives
-//     whole or not at all.
+//     itself, delivers a Gap, and goes on with what is published from then on. A
+//     message arrives whole or not at all.
 //   - Bounds: a driver keeps no message after Publish has returned, but for what
 //     is on its way in buffers of a fixed size.
 //
@@ -145,6 +145,10 @@ const (
 	// Acknowledged is one socket's answer to a Call; the arguments of its Event
 	// have no name before them. [Request, Socket, Event, Err]
 	Acknowledged
+
+	// Gap is delivered by the driver itself, when it has been cut off and is back:
+	// messages may have been missed. It is never published. []
+	Gap
 )
 
 // A Message is what one node tells others.
