@@ -31,6 +31,7 @@ const (
 	maxQueuedBytes = 2 * backplane.MaxBytes
 	maxBatch       = 256
 	maxInboxes     = 2048
+	maxInBytes     = 8 * backplane.MaxBytes // from all nodes
 	maxNodes       = 1024
 	maxKeptEnded   = 10_000 // sessions ended here, of which nodes that come or come back are told
 	maxNodeName    = 256
@@ -44,9 +45,9 @@ var (
 
 // A cluster is what a server knows of the others and tells them. All of it runs
 // on the engine's workers, on tasks that exist while there is something to do:
-// one that publishes, and two for each node from which something has come, one
-// for events of the servers themselves, whose handlers may take their time, and
-// one for the rest.
+// one that publishes, one that looks at the time, and two for each node from
+// which something has come: one for events of the servers themselves, whose
+// handlers may take their time, and one for the rest.
 type cluster struct {
 	srv *Server
 	id  string
@@ -75,6 +76,7 @@ type cluster struct {
 
 	nodes    map[string]*node
 	inboxes  map[inboxKey]*inbox
+	inBytes  int                            // in all of them
 	requests map[string]*request            // of this node
 	serving  map[taskKey]context.CancelFunc // of others, that are being answered
 	ended    []recentEnd
@@ -107,11 +109,8 @@ func (s *Server) joinCluster(bus backplane.Backplane) error {
 		serving:  make(map[taskKey]context.CancelFunc),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	if err := bus.Subscribe(c.id, c.deliver); err != nil {
-		return err
-	}
 	s.cluster, s.follow.hashed = c, make(map[sessionHash]string)
-	return nil
+	return bus.Subscribe(c.id, c.deliver)
 }
 
 // start takes part, once the server is set up.
@@ -162,119 +161,6 @@ func (c *cluster) close() {
 	}
 }
 
-// send queues a message for the others. It fails if the message is too large,
-// if too many wait already, and, but for what nodes know each other by, while
-// the backplane is lost.
-func (c *cluster) send(m *backplane.Message) error {
-	m.Node = c.id
-	size := m.Size()
-	if size > backplane.MaxBytes {
-		return fmt.Errorf("%w: expected at most %d bytes, got %d", backplane.ErrTooLarge, backplane.MaxBytes, size)
-	}
-	c.mu.Lock()
-	switch {
-	case c.closed:
-		c.mu.Unlock()
-		return ErrShutdown
-	case c.failed != nil && !vital(m.Kind):
-		err := c.failed
-		c.mu.Unlock()
-		return err
-	case len(c.out) >= maxQueued || c.outBytes+size > maxQueuedBytes:
-		c.dropped = time.Now()
-		c.mu.Unlock()
-		c.complain("messages for other nodes were dropped: the backplane does not take them fast enough", "", nil)
-		return errDropped
-	}
-	c.out = append(c.out, m)
-	c.outBytes += size
-	start := !c.sending
-	c.sending = true
-	c.mu.Unlock()
-	if start {
-		c.srv.eng.Go((*sender)(c))
-	}
-	return nil
-}
-
-// vital reports whether messages of a kind are sent even while the backplane is
-// lost, to find out when it is back.
-func vital(k backplane.Kind) bool {
-	return k == backplane.Hello || k == backplane.Beat || k == backplane.Goodbye
-}
-
-// sender is the task that publishes what waits.
-type sender cluster
-
-func (s *sender) Run() {
-	c := (*cluster)(s)
-	for {
-		c.mu.Lock()
-		if len(c.out) == 0 {
-			c.out, c.sending = nil, false
-			if c.quiet != nil {
-				close(c.quiet)
-				c.quiet = nil
-			}
-			c.mu.Unlock()
-			return
-		}
-		n := min(len(c.out), maxBatch)
-		batch := slices.Clone(c.out[:n])
-		clear(c.out[:n])
-		c.out = c.out[n:]
-		for _, m := range batch {
-			c.outBytes -= m.Size()
-		}
-		c.mu.Unlock()
-
-		ctx, cancel := context.WithTimeout(c.ctx, publishTimeout)
-		err := c.bus.Publish(ctx, batch)
-		cancel()
-		if err != nil && c.ctx.Err() == nil {
-			err = fmt.Errorf("adapter: backplane: publish: %w", err)
-		}
-		mended := false
-		c.condition(func() {
-			mended = c.failed != nil && err == nil && !c.closed
-			c.failed = err
-		})
-		switch {
-		case err != nil:
-			c.srv.eng.Wheel().Set(&c.timer, time.Now().Add(retryAfter), c)
-		case mended:
-			c.catchUp()
-		}
-	}
-}
-
-// condition changes what the cluster's condition depends on, and says so once if
-// it has changed.
-func (c *cluster) condition(change func()) {
-	c.mu.Lock()
-	was := c.troubleLocked()
-	change()
-	is, closed := c.troubleLocked(), c.closed
-	c.mu.Unlock()
-	switch {
-	case closed:
-	case was == nil && is != nil:
-		c.srv.log.Error("the backplane is lost: this server goes on alone until it is back", "error", is)
-	case was != nil && is == nil:
-		c.srv.log.Info("the backplane is back")
-	}
-}
-
-func (c *cluster) troubleLocked() error {
-	switch {
-	case c.failed != nil:
-		return c.failed
-	case c.deaf:
-		return errDeaf
-	}
-	return nil
-}
-
 // complain logs what is wrong with messages, not more than once in a while.
 func (c *cluster) complain(what, node string, err error) {
 	now := time.Now()
@@ -300,8 +186,13 @@ func (c *cluster) beat() (sequence uint64) {
 }
 
 // Expired is the time for the next beat, and to look who is still there.
-func (c *cluster) Expired(time.Time) {
-	now := time.Now()
+func (c *cluster) Expired(time.Time) { c.srv.eng.Go((*watcher)(c)) }
+
+// watcher is the task of the timer, which has no time for it.
+type watcher cluster
+
+func (w *watcher) Run() {
+	c, now := (*cluster)(w), time.Now()
 	var gone []string
 	c.mu.Lock()
 	if c.closed {
@@ -533,84 +424,4 @@ func (s *Server) Nodes() int {
 		}
 	}
 	return n
-}
-
-// A nameWatch tells a backplane that wants to know which namespaces there are.
-type nameWatch struct {
-	bus backplane.Namespacer // nil if it does not
-	srv *Server
-
-	mu      sync.Mutex
-	look    map[string]bool // names that have come or gone
-	entered map[string]bool
-	running bool
-}
-
-func (w *nameWatch) start(c *cluster) {
-	bus, ok := c.bus.(backplane.Namespacer)
-	if !ok {
-		return
-	}
-	c.srv.mu.RLock()
-	names := make(map[string]bool, len(c.srv.namespaces))
-	for name := range c.srv.namespaces {
-		names[name] = true
-	}
-	c.srv.mu.RUnlock()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.bus, w.srv, w.look, w.entered = bus, c.srv, names, make(map[string]bool)
-	w.runLocked()
-}
-
-// namespaces is told that a namespace has come or gone. The caller may hold
-// locks.
-func (c *cluster) namespaces(name string) {
-	if c == nil {
-		return
-	}
-	w := &c.names
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.bus != nil {
-		w.look[name] = true
-		w.runLocked()
-	}
-}
-
-func (w *nameWatch) runLocked() {
-	if !w.running {
-		w.running = true
-		w.srv.eng.Go(w)
-	}
-}
-
-// Run tells what is true by then: a name that has come and gone is not told.
-func (w *nameWatch) Run() {
-	for {
-		w.mu.Lock()
-		name, some := "", false
-		for name = range w.look {
-			some = true
-			delete(w.look, name)
-			break
-		}
-		if !some {
-			w.running = false
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Unlock()
-		w.srv.mu.RLock()
-		there := w.srv.namespaces[name] != nil
-		w.srv.mu.RUnlock()
-		switch {
-		case there && !w.entered[name]: // nobody else uses entered
-			w.entered[name] = true
-			w.bus.Enter(name)
-		case !there && w.entered[name]:
-			delete(w.entered, name)
-			w.bus.Leave(name)
-		}
-	}
 }

@@ -164,7 +164,7 @@ func TestClusterOrder(t *testing.T) {
 	for _, s := range c.Sites {
 		conns = append(conns, s.NewBrowser(t, "").Dial(ws))
 	}
-	const count = 2000
+	const count = 400
 	var emitting sync.WaitGroup
 	for i, s := range c.Sites {
 		emitting.Go(func() {
@@ -173,7 +173,7 @@ func TestClusterOrder(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if j%500 == 499 {
+				if j%100 == 99 {
 					_, _ = s.Server.Sockets(t.Context()) // the others have kept up
 				}
 			}
@@ -648,6 +648,46 @@ func TestClusterRecovery(t *testing.T) {
 	}
 }
 
+// TestClusterLeavesNothingBehind looks into the tables of the nodes after
+// requests, ended sockets and ended sessions.
+func TestClusterLeavesNothingBehind(t *testing.T) {
+	c := openCluster(t, adapter.Config{}, func(srv *adapter.Server) {
+		adapter.HandleServerSide(srv, "n", func(context.Context, any) (int, error) { return 1, nil })
+	})
+	var wg sync.WaitGroup
+	for i, s := range c.Sites {
+		wg.Go(func() {
+			for j := range 10 {
+				b := s.NewBrowser(t, fmt.Sprint("user", i))
+				conn := b.At(c.Sites[(i+1)%3]).Dial(ws)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j)*time.Millisecond)
+				_, _ = adapter.CallAll[int](ctx, s.Server.To("red"), "silence")
+				_, _ = adapter.ServerSideCall[int](ctx, s.Server, "n")
+				_, _ = s.Server.Sockets(ctx)
+				cancel()
+				if j%2 == 0 {
+					b.MustPost("/logout")
+				} else {
+					conn.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, s := range c.Sites {
+		var left map[string]int
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			if left = s.Server.Left(nil, []string{"user0", "user1", "user2"}); len(left) == 0 {
+				break
+			}
+			s.NewBrowser(t, "").Get("/me") // lets time pass
+		}
+		if len(left) > 0 {
+			t.Errorf("site %d has left behind: %v", i, left)
+		}
+	}
+}
+
 // TestClusterTaps: OnAnyOutgoing sees what comes from other nodes, as values.
 func TestClusterTaps(t *testing.T) {
 	seen := make(chan string, 10)
@@ -1011,8 +1051,7 @@ func TestClusterOfForeignNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = foreign.Close() })
-	var s *adaptertest.Site
-	s = openSite(t, adapter.Config{Backplane: ours, Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) {
+	s := openSite(t, adapter.Config{Backplane: ours, Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) {
 		srv.Of("/room/:id").AllowAnonymous()
 	})
 	publish := func(batch ...*backplane.Message) {
@@ -1032,6 +1071,11 @@ func TestClusterOfForeignNodes(t *testing.T) {
 					&backplane.Message{Kind: backplane.Fetched, Request: m.Request},
 					&backplane.Message{Kind: backplane.Fetched, Request: m.Request, Sockets: []backplane.Socket{{ID: "of one too many"}}})
 			case backplane.Call:
+				if strings.Contains(string(m.Event.Data), "liars") {
+					publish(&backplane.Message{Kind: backplane.Called, Request: m.Request, Count: 1 << 40},
+						&backplane.Message{Kind: backplane.Called, Request: m.Request, Count: -1})
+					continue
+				}
 				publish(&backplane.Message{Kind: backplane.Called, Request: m.Request, Count: 2},
 					&backplane.Message{Kind: backplane.Acknowledged, Request: m.Request, Event: backplane.Event{Data: json.RawMessage(`[1]`)}},
 					&backplane.Message{Kind: backplane.Called, Request: m.Request, Count: 0},
@@ -1046,6 +1090,9 @@ func TestClusterOfForeignNodes(t *testing.T) {
 	replies, err := adapter.CallAll[int](t.Context(), s.Server.To("red"), "how many?")
 	if err == nil || len(replies) != 2 || replies[0].Value != 1 || replies[1].Err == nil {
 		t.Errorf("CallAll = %+v, %v", replies, err)
+	}
+	if replies, err := adapter.CallAll[int](t.Context(), s.Server.To("red"), "liars"); err == nil || len(replies) != 0 {
+		t.Errorf("CallAll of nodes that lie = %d replies, %v", len(replies), err)
 	}
 	ours.nodes.Store(0)
 	if found, err := s.Server.Sockets(t.Context()); err != nil || len(found) != 0 {

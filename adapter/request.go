@@ -14,8 +14,11 @@ import (
 // is the nodes' own, and not one for clients or handlers.
 const requestTimeout = 5 * time.Second
 
-// maxAnswers bounds, in bytes, what is kept of the answers to one request.
-const maxAnswers = 64 << 20
+// Bounds of the answers to one request.
+const (
+	maxAnswers = 64 << 20 // bytes
+	maxCalled  = 200_000  // sockets of one node
+)
 
 // errNodeGone is why there is no answer of a node that has ended meanwhile.
 var errNodeGone = errors.New("adapter: the node has left the cluster")
@@ -136,23 +139,34 @@ func (r *request) answered(m *backplane.Message) {
 		} else {
 			left = 0
 		}
-		if m.Kind == backplane.Called && m.Err == nil {
-			left += max(m.Count, 0)
-		}
 		r.waiting[m.Node] = left
+		switch {
+		case m.Err != nil:
+			r.failLocked(m.Err)
+			r.noteLocked()
+			return
+		case m.Kind == backplane.Called && (m.Count < 0 || m.Count > maxCalled):
+			r.failLocked(fmt.Errorf("expected at most %d sockets to be called, got %d", maxCalled, m.Count))
+		case m.Kind == backplane.Called:
+			r.waiting[m.Node] += m.Count
+		}
 	default:
 		return
 	}
-	if m.Err != nil && m.Kind != backplane.Acknowledged {
-		r.missing++
-		r.errs = append(r.errs, m.Err)
-	} else if r.size += m.Size(); r.size > maxAnswers {
-		r.missing++
-		r.errs = append(r.errs, fmt.Errorf("adapter: expected at most %d bytes of answers, got more", maxAnswers))
-	} else {
+	if r.size += m.Size(); r.size <= maxAnswers {
 		r.answers = append(r.answers, m)
+	} else if m.Kind == backplane.Acknowledged {
+		r.lost++
+	} else {
+		r.failLocked(fmt.Errorf("expected at most %d bytes of answers, got more", maxAnswers))
 	}
 	r.noteLocked()
+}
+
+// failLocked notes that a node has not answered, and why.
+func (r *request) failLocked(why error) {
+	r.missing++
+	r.errs = append(r.errs, why)
 }
 
 // answerTo is the kind of a node's answer to a request.
@@ -184,8 +198,7 @@ func (r *request) left(node string) {
 func (r *request) leftLocked(node string) {
 	switch left := r.waiting[node]; {
 	case left == silentNode:
-		r.missing++
-		r.errs = append(r.errs, errNodeGone)
+		r.failLocked(errNodeGone)
 	case left > 0:
 		r.lost += left
 	}

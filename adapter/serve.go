@@ -39,7 +39,8 @@ func (c *cluster) enqueue(k inboxKey, m *backplane.Message) {
 	c.mu.Lock()
 	in := c.inboxes[k]
 	full := in == nil && len(c.inboxes) >= maxInboxes ||
-		in != nil && (len(in.queue) >= maxQueued || in.bytes+size > maxQueuedBytes)
+		in != nil && (len(in.queue) >= maxQueued || in.bytes+size > maxQueuedBytes) ||
+		c.inBytes+size > maxInBytes
 	if full {
 		c.dropped = time.Now()
 		c.mu.Unlock()
@@ -53,6 +54,7 @@ func (c *cluster) enqueue(k inboxKey, m *backplane.Message) {
 	}
 	in.queue = append(in.queue, m)
 	in.bytes += size
+	c.inBytes += size
 	c.mu.Unlock()
 	if start {
 		c.srv.eng.Go(in)
@@ -71,7 +73,9 @@ func (c *cluster) stop(node, request string) {
 			for i, m := range in.queue {
 				if m.Request == request {
 					in.queue[i] = &backplane.Message{Kind: backplane.Cancel} // handled by nobody
-					in.bytes -= m.Size() - in.queue[i].Size()
+					freed := m.Size() - in.queue[i].Size()
+					in.bytes -= freed
+					c.inBytes -= freed
 				}
 			}
 		}
@@ -92,6 +96,7 @@ func (in *inbox) Run() {
 		in.queue[0] = nil
 		in.queue = in.queue[1:]
 		in.bytes -= m.Size()
+		c.inBytes -= m.Size()
 		task, err := c.taskLocked(m)
 		c.mu.Unlock()
 		if err == nil {

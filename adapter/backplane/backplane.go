@@ -76,7 +76,8 @@ type Backplane interface {
 // is published for other namespaces it carries all the same.
 type Namespacer interface {
 	Backplane
-	// Enter and Leave alternate for each name. They do not wait.
+	// Enter and Leave alternate for each name. They do not wait, and after Close
+	// they do nothing.
 	Enter(namespace string)
 	Leave(namespace string)
 }
