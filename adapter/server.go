@@ -41,6 +41,7 @@ type Server struct {
 	stores   []*store
 	lobby    lobby
 	follow   follower
+	cluster  *cluster // nil without a backplane
 	ended    tombstones
 	revoked  revocations
 	locks    keyedLocks
@@ -100,6 +101,11 @@ func New(cfg Config) (*Server, error) {
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
+	if cfg.Backplane != nil {
+		if err := s.joinCluster(cfg.Backplane); err != nil {
+			return nil, fmt.Errorf("adapter: backplane: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -193,6 +199,9 @@ func (s *Server) freeze() {
 	s.mu.Lock()
 	s.open = false
 	s.mu.Unlock()
+	if s.cluster != nil {
+		s.cluster.start()
+	}
 }
 
 // Mount registers the socket routes on e, or on a group of e. It panics, as
@@ -487,5 +496,8 @@ func (s *Server) drain() {
 		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}
 	s.live.Wait()
+	if s.cluster != nil {
+		s.cluster.close()
+	}
 	s.eng.Close()
 }

@@ -62,7 +62,7 @@ type Socket struct {
 	held        []engine.Frame
 	heldBytes   int
 	rooms       []string
-	asked       map[uint64]chan answer
+	asked       map[uint64]chan<- answer
 	data        *Data
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
@@ -489,7 +489,8 @@ func (s *Socket) ended(r Reason) {
 	s.closed, s.reason = true, r
 	srv.eng.Wheel().Stop(&s.expiry)
 	rooms, entered := s.rooms, s.entered
-	cancel := s.cancel
+	cancel, asked := s.cancel, s.asked
+	s.asked = nil
 	// Events that wait were not acknowledged, and their context is over.
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
 	s.pending = 0
@@ -514,6 +515,7 @@ func (s *Socket) ended(r Reason) {
 	if cancel != nil {
 		cancel(r)
 	}
+	s.unanswered(asked, r)
 	if !started {
 		s.ns.leave()
 	}
