@@ -16,7 +16,7 @@ func ExampleServer_Use() {
 	srv, err := adapter.New(adapter.Config{Credentials: []adapter.Source{adapter.Query("token")}})
 	must(err)
 	srv.Use(func(c *gin.Context) { // any middleware that looks at the request
-		if c.GetHeader("Authorization") != "Bearer alice's token" {
+		if c.GetHeader("Authorization") != "Bearer alices-token" {
 			c.AbortWithStatusJSON(http.StatusUnauthorized, gin.H{"error": "no token"})
 			return
 		}
@@ -30,7 +30,7 @@ func ExampleServer_Use() {
 
 	_, refused := site.Get("", "/socket.io/?EIO=4&transport=polling")
 	fmt.Println(refused)
-	alice := site.ConnectWith("", clientOptions{Query: "token=alice's%20token"})
+	alice := site.ConnectWith("", clientOptions{Query: "token=alices-token"})
 	_ = srv.ToUser("alice").Emit("news", "hello")
 	fmt.Println(alice.Next())
 	// Output:

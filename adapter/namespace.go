@@ -190,6 +190,9 @@ func (n *Namespace) all() []*Socket {
 // given.
 func (n *Namespace) To(rooms ...string) Op { return Op{ns: n}.To(rooms...) }
 
+// In is To.
+func (n *Namespace) In(rooms ...string) Op { return n.To(rooms...) }
+
 // ToUser addresses every socket of one user.
 func (n *Namespace) ToUser(id string) Op { return Op{ns: n, user: id, toUser: true} }
 

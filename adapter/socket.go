@@ -160,6 +160,14 @@ func (s *Socket) To(rooms ...string) Op { return Op{ns: s.ns, self: s}.To(rooms.
 // Broadcast addresses everyone in the namespace except this socket.
 func (s *Socket) Broadcast() Op { return Op{ns: s.ns, self: s} }
 
+// Volatile addresses this socket, with an event that is dropped if anything still
+// waits for it.
+func (s *Socket) Volatile() Op { return s.ns.To(s.id).Volatile() }
+
+// Compress addresses this socket, with an event that is compressed or not where
+// Config says that events are.
+func (s *Socket) Compress(on bool) Op { return s.ns.To(s.id).Compress(on) }
+
 // Join puts the socket into rooms. It fails with ErrClosed once the socket is
 // gone.
 func (s *Socket) Join(rooms ...string) error {
@@ -341,13 +349,13 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 func (s *Socket) enter() {
 	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
+	s.entered = true // before its client can know, and be cut off
 	greeted := s.greeted
 	s.mu.Unlock()
 	if !greeted {
 		s.link.connected()
 	}
 	s.mu.Lock()
-	s.entered = true
 	// Until nothing is held any more, others go on holding back: so nothing
 	// overtakes. Sending may close the socket, which takes the lock.
 	for len(s.held) > 0 {
