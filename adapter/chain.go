@@ -188,6 +188,9 @@ func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
+	if s.revoked.token(c.GetHeader("Authorization")) {
+		return nil, &Error{Code: CodeUnauthenticated, Message: "this token was revoked"}
+	}
 	id := *found
 	if id.UserID == "" {
 		return nil, errors.New("adapter: Identify returned an Identity without a UserID; nobody is nil")

@@ -292,6 +292,32 @@ func TestATokenIsForItsSocketAlone(t *testing.T) {
 	}
 }
 
+// TestAfterAToken: what else holds for a connection whose handshake showed nothing.
+func TestAfterAToken(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, nil)
+	b := adaptertest.NewBrowser(t, s.URL)
+	cookie := func(v string) http.Header { return http.Header{"Cookie": {v}} }
+	_, body, _ := engineDo(t, b, "GET", enginePath, "", cookie("theme=dark"))
+	path := enginePath + "&sid=" + body[strings.Index(body, `:"`)+2:strings.Index(body, `",`)]
+	engineDo(t, b, "POST", path, `40{"token":"alice"}`, cookie("theme=dark"))
+	if _, got, _ := engineDo(t, b, "GET", path, "", cookie("theme=dark")); !strings.HasPrefix(got, "40{") {
+		t.Fatalf("CONNECT was answered %s", got)
+	}
+	// A cookie that is no credential may change, and more than 4 KiB is fine now.
+	engineDo(t, b, "POST", path, `420["me","`+strings.Repeat("x", 5000)+`"]`, cookie("theme=light"))
+	if _, got, _ := engineDo(t, b, "GET", path, "", nil); got != `430["alice"]` {
+		t.Errorf("me = %s", got)
+	}
+	// A namespace without a token of its own has none.
+	engineDo(t, b, "POST", path, `40/admin,`, nil)
+	if _, got, _ := engineDo(t, b, "GET", path, "", nil); !strings.HasPrefix(got, `44/admin,{"message":"a token, please"`) {
+		t.Errorf("CONNECT of /admin was answered %s", got)
+	}
+	if status, _, _ := engineDo(t, b, "POST", path, `420["me"]`, http.Header{"Authorization": {"Bearer mallory"}}); status != http.StatusForbidden {
+		t.Errorf("a POST with another's token: %d, want 403", status)
+	}
+}
+
 // TestAuthenticateAgain: a fresh token on an open socket.
 func TestAuthenticateAgain(t *testing.T) {
 	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) { s.Server.AllowAnonymous() })

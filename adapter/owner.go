@@ -25,6 +25,8 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	}
 	token, cookies := r.Header.Get("Authorization"), joinCookies(r)
 	switch {
+	case adm.refusal != nil && token == "":
+		return true // there is no credential of the handshake, only those of sockets
 	case cookies == "" && adm.shake.cookies != "":
 		return false
 	case (token == "" || token == adm.token) && sameCookies(cookies, adm.shake.cookies):
@@ -77,8 +79,10 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http
 	for _, s := range sockets {
 		conn.srv.follow.rebind(&s.socket, now)
 	}
-	if conn.srv.ended.has(now.sessionID) {
-		conn.srv.closeSession(now.sessionID, ReasonSessionEnded)
+	if conn.srv.over(now) {
+		for _, s := range sockets {
+			s.close(ReasonSessionEnded)
+		}
 	}
 	return true
 }

@@ -227,7 +227,7 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	defer cancel()
 	like := was.Request(ctx)
 	change(like.Header)
-	now := &admission{mount: m, seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
+	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
 	var err error
 	if now.shake, err = record(like, nil); err != nil {
 		return nil, s.refusal(err)
@@ -315,7 +315,7 @@ func (s *Socket) mayBecome(adm *admission) *Error {
 		return s.visible(err, authenticateEvent)
 	}
 	switch {
-	case s.ns.srv.ended.has(adm.sessionID):
+	case s.ns.srv.over(adm):
 		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
 	case old != nil && !old.is(id):
 		// Two people never share a socket.
@@ -341,7 +341,7 @@ func (s *Socket) become(adm *admission) {
 	s.waiting.Store(false)
 	s.link.proven()
 	srv.follow.add(s, adm)
-	if srv.ended.has(adm.sessionID) {
+	if srv.over(adm) {
 		s.close(ReasonSessionEnded)
 	}
 	if !s.start(nil) {

@@ -26,6 +26,7 @@ const (
 	ReasonForbidden      Reason = "forbidden"                     // the chain, or a guard of the namespace, refuses now
 	ReasonSessionEnded   Reason = "session ended"                 // logout, or another user on the same session
 	ReasonAuthTimeout    Reason = "authentication timeout"        // no credential in time
+	ReasonRevoked        Reason = "revoked"                       // Server.Revoke
 	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed
 	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
 )
@@ -59,6 +60,7 @@ var causes = map[Reason]engine.Cause{
 	ReasonRefused:      {Code: closeRefused, Text: "refused"},
 	ReasonUnauthorized: {Code: closeNobody, Text: "unauthenticated", Drop: true},
 	ReasonForbidden:    {Code: closeRefused, Text: "forbidden", Drop: true},
+	ReasonRevoked:      {Code: closeSession, Text: "revoked", Drop: true},
 	ReasonAuthTimeout:  {Code: closeAuthTimeout, Text: "authentication timeout", Drop: true},
 	ReasonSessionEnded: {Code: closeSession, Text: "session ended", Drop: true},
 	ReasonExpired:      {Code: closeExpired, Text: "credential expired", Drop: true},

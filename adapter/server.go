@@ -42,6 +42,7 @@ type Server struct {
 	lobby    lobby
 	follow   follower
 	ended    tombstones
+	revoked  revocations
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
 	marks    atomic.Uint64 // of sockets that can be recovered
@@ -376,7 +377,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.follow.add(sock, adm)
-	if s.ended.has(adm.sessionID) {
+	if s.over(adm) {
 		// It was ended while the chain ran. Before the start: a client that
 		// sends along with its handshake must not have a handler run for it.
 		sock.close(ReasonSessionEnded)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
@@ -162,6 +164,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	fresh.Options = &options
 	fresh.Values[keyUser] = id.UserID
 	fresh.Values[keyProvider] = id.Provider
+	fresh.Values[keyAt] = strconv.FormatInt(time.Now().UnixNano(), 10)
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())
 	bare.Header.Del("Cookie")

@@ -183,7 +183,7 @@ func (s *sioSocket) decide(adm *admission) {
 		s.wait(adm)
 	case adm.refusal != nil:
 		s.socket.deny(adm.refusal)
-	case srv.ended.has(adm.sessionID):
+	case srv.over(adm):
 		// Before the start: no handler runs for a session that has ended.
 		s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
 	default:
@@ -191,7 +191,7 @@ func (s *sioSocket) decide(adm *admission) {
 		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
 			srv.follow.remove(sock)
 		}
-		if srv.ended.has(adm.sessionID) {
+		if srv.over(adm) {
 			s.close(ReasonSessionEnded) // it was, while it was bound
 		}
 	}
@@ -201,7 +201,7 @@ func (s *sioSocket) decide(adm *admission) {
 // in use does not wait: it is not to be closed for a socket that is not let in.
 func (s *sioSocket) mustWait(adm *admission) bool {
 	if adm.refusal != nil {
-		return true
+		return s.pending() != nil
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -303,7 +303,7 @@ func (s *Socket) askWith(token string, adm *admission) error {
 	if s.isClosed() {
 		srv.follow.remove(s)
 	}
-	if srv.ended.has(now.sessionID) {
+	if srv.over(now) {
 		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
 	}
 	if err := s.let(); err != nil {

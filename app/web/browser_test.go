@@ -159,11 +159,19 @@ func (b *tab) connected() {
 func (b *tab) logIn(site, person string) {
 	b.t.Helper()
 	b.do("open the room", chromedp.Navigate(site+"/room/lobby"))
-	b.do("choose the provider", chromedp.Click(chromedp.CSS("a.provider.dev")))
-	b.do("choose who to be", chromedp.Click(chromedp.CSS(fmt.Sprintf(`.person[value=%q]`, person))))
-	b.do("allow", chromedp.Click(chromedp.CSS("#allow")))
+	b.click("the provider", "a.provider.dev")
+	b.click("who to be", fmt.Sprintf(`.person[value=%q]`, person))
+	b.click("to allow it", "#allow")
 	b.do("see the room", chromedp.WaitVisible(chromedp.CSS("#composer")))
 	b.connected()
+}
+
+// click waits for the page that has the element, and clicks: a click into a page
+// that is being replaced is lost.
+func (b *tab) click(what, selector string) {
+	b.t.Helper()
+	b.sees(what, fmt.Sprintf(`document.readyState == "complete" && document.querySelector(%q)`, selector))
+	b.do("click "+what, chromedp.Click(chromedp.CSS(selector)))
 }
 
 func (b *tab) say(text string) {
