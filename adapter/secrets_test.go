@@ -99,8 +99,8 @@ func newStory(t *testing.T, sources []adapter.Source, above func(*gin.Engine), c
 		return &id, nil
 	})
 	// An app that logs what it has at hand.
-	srv.OnRefused(func(_ context.Context, h *adapter.Handshake, err error) {
-		slog.Info("app: refused", "handshake", h, "error", err)
+	srv.OnRefused(func(ctx context.Context, h *adapter.Handshake, err error) {
+		slog.Info("app: refused", "handshake", h, "url", h.Request(ctx).URL, "protocol", h.Header()["Sec-Websocket-Protocol"], "error", err)
 		log.Printf("app: refused %v %v", h, err)
 		panic("a mistake in OnRefused")
 	})
