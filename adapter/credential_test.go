@@ -319,6 +319,38 @@ func TestAfterAToken(t *testing.T) {
 	}
 }
 
+// TestFirstMessageIsATurn: what a client sends right behind its first message is
+// handled as who it is by then, behind OnConnect; and a guard that panics is an
+// error like that of a handler.
+func TestFirstMessageIsATurn(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) {
+		s.Server.OnConnect(func(_ context.Context, sock *adapter.Socket) error { return sock.Emit("welcome") })
+		s.Server.Require(func(ctx context.Context, _ *adapter.Socket) error {
+			if id, _ := adapter.IdentityOf(ctx); id != nil && id.UserID == "panic" {
+				panic("a mistake of the app")
+			}
+			return nil
+		})
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	c, _, err := b.TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"panic","id":1}`)
+	if f := c.Event("reply"); f.Error == nil || f.Error.Code != adapter.CodeInternal {
+		t.Errorf("a guard that panics: %s", f)
+	}
+	c.Raw(`{"type":"authenticate","token":"alice","id":2}`)
+	c.Raw(`{"type":"me","id":3}`)
+	c.Event("welcome")
+	for range 2 {
+		if f := c.Event("reply"); f.Error != nil || string(f.ID) == "3" && string(f.Data) != `"alice"` {
+			t.Errorf("%s", f)
+		}
+	}
+}
+
 // TestAuthenticateAgain: a fresh token on an open socket.
 func TestAuthenticateAgain(t *testing.T) {
 	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) { s.Server.AllowAnonymous() })

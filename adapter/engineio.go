@@ -104,8 +104,10 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		conn.upgrade(c, m, dialect)
 	case r.Method == http.MethodGet:
 		conn.poll(c)
-	default:
+	case r.Method == http.MethodPost:
 		conn.post(c)
+	default:
+		protocolError(c, eio.ErrRequest)
 	}
 }
 
@@ -268,6 +270,11 @@ func (conn *sioConn) post(c *gin.Context) {
 		protocolError(c, eio.ErrRequest)
 		return
 	}
+	if err := conn.session.BeginPost(); err != nil {
+		protocolError(c, eio.ErrRequest)
+		return
+	}
+	defer conn.session.EndPost()
 	limit := conn.srv.cfg.MaxPayload
 	if conn.waits.Load() != nil {
 		limit = pendingInput
@@ -294,7 +301,7 @@ func (conn *sioConn) post(c *gin.Context) {
 	done()
 	if err != nil {
 		e := *eio.ErrRequest
-		if !errors.Is(err, engine.ErrClosed) && !errors.Is(err, engine.ErrOverlap) {
+		if !errors.Is(err, engine.ErrClosed) {
 			e.Message = err.Error()
 		}
 		protocolError(c, &e)

@@ -20,7 +20,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	adm := conn.adm
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
-	if then, now := first.Header.Get("Origin"), r.Header.Get("Origin"); then != "" && now != "" && then != now {
+	if !conn.srv.sameOrigin(first, r) {
 		return false
 	}
 	token, cookies := r.Header.Get("Authorization"), joinCookies(r)

@@ -256,13 +256,8 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 // authenticateEvent is the message of FirstMessage.
 const authenticateEvent = "authenticate"
 
-// job is a function as a task.
-type job func()
-
-func (j job) Run() { j() }
-
 // authenticate takes the credential of a first message, or a fresh one of a
-// socket that is open already.
+// socket that is open already. It is a turn of the socket's.
 func (s *Socket) authenticate(in incoming) {
 	srv := s.ns.srv
 	p := s.link.pending()
@@ -284,6 +279,7 @@ func (s *Socket) authenticate(in incoming) {
 	if e == nil {
 		e = s.mayBecome(adm)
 	}
+	p.tried() // before the answer, behind which the client may try again
 	if e != nil {
 		s.link.fail(in, e)
 		p.failed()
@@ -292,8 +288,8 @@ func (s *Socket) authenticate(in incoming) {
 		}
 		return
 	}
+	s.become(adm) // before the answer: what the client sends behind it is for who it is now
 	_ = s.link.reply(in, nothing{})
-	s.become(adm)
 }
 
 // tokenOf returns the token of a first message: {token}, or the token itself.

@@ -31,8 +31,9 @@ const (
 	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
 )
 
-// Error makes a Reason usable as the cause of a context.
-func (r Reason) Error() string { return "adapter: socket closed: " + string(r) }
+// Error makes a Reason usable as the cause of a context. It is the word itself,
+// which is also what printing a Reason gives.
+func (r Reason) Error() string { return string(r) }
 
 // Close codes, RFC 6455 section 7.4: 4000–4999 are ours to define. After the
 // codes marked final a client must not reconnect by itself: it would get the

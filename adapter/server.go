@@ -39,6 +39,7 @@ type Server struct {
 	stores   []*store
 	lobby    lobby
 	follow   follower
+	cluster  *cluster // nil without a backplane
 	ended    tombstones
 	revoked  revocations
 	locks    keyedLocks
@@ -98,6 +99,11 @@ func New(cfg Config) (*Server, error) {
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
+	if cfg.Backplane != nil {
+		if err := s.joinCluster(cfg.Backplane); err != nil {
+			return nil, fmt.Errorf("adapter: backplane: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -194,6 +200,9 @@ func (s *Server) freeze() {
 	s.mu.Lock()
 	s.open = false
 	s.mu.Unlock()
+	if s.cluster != nil {
+		s.cluster.start()
+	}
 }
 
 // Mount registers the socket routes on e, or on a group of e. It panics, as
@@ -219,7 +228,11 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		}
 	}
 	engine = append(engine, func(c *gin.Context) { s.serveEngine(c, m) })
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+	// Other methods too: their answer is an error of the protocol.
+	for _, method := range []string{
+		http.MethodGet, http.MethodPost, http.MethodOptions,
+		http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	} {
 		g.Handle(method, s.cfg.Path, engine...)
 	}
 
@@ -484,5 +497,8 @@ func (s *Server) drain() {
 		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}
 	s.live.Wait()
+	if s.cluster != nil {
+		s.cluster.close()
+	}
 	s.eng.Close()
 }

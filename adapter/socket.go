@@ -62,7 +62,7 @@ type Socket struct {
 	held        []engine.Frame
 	heldBytes   int
 	rooms       []string
-	asked       map[uint64]chan answer
+	asked       map[uint64]chan<- answer
 	data        *Data
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
@@ -159,6 +159,14 @@ func (s *Socket) To(rooms ...string) Op { return Op{ns: s.ns, self: s}.To(rooms.
 
 // Broadcast addresses everyone in the namespace except this socket.
 func (s *Socket) Broadcast() Op { return Op{ns: s.ns, self: s} }
+
+// Volatile addresses this socket, with an event that is dropped if anything still
+// waits for it.
+func (s *Socket) Volatile() Op { return s.ns.To(s.id).Volatile() }
+
+// Compress addresses this socket, with an event that is compressed or not where
+// Config says that events are.
+func (s *Socket) Compress(on bool) Op { return s.ns.To(s.id).Compress(on) }
 
 // Join puts the socket into rooms. It fails with ErrClosed once the socket is
 // gone.
@@ -283,14 +291,16 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 		s.appearLocked()
 	}
 	var task engine.Task
-	if ask != nil || len(s.ns.onConnect) > 0 {
+	asks := ask != nil || len(s.ns.onConnect) > 0
+	if asks {
 		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
-	if task == nil {
+	switch {
+	case !asks:
 		s.enter()
-	} else {
+	case task != nil: // else this is a turn itself
 		s.ns.srv.eng.Go(task)
 	}
 	return true
@@ -339,13 +349,13 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 func (s *Socket) enter() {
 	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
+	s.entered = true // before its client can know, and be cut off
 	greeted := s.greeted
 	s.mu.Unlock()
 	if !greeted {
 		s.link.connected()
 	}
 	s.mu.Lock()
-	s.entered = true
 	// Until nothing is held any more, others go on holding back: so nothing
 	// overtakes. Sending may close the socket, which takes the lock.
 	for len(s.held) > 0 {
@@ -428,6 +438,14 @@ func (s *Socket) turn(it item) {
 	if ctx.Err() != nil {
 		return // what a socket still wanted when it ended was never acknowledged
 	}
+	switch {
+	case it.in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage):
+		s.authenticate(it.in)
+		return
+	case s.waiting.Load():
+		s.link.fail(it.in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		return
+	}
 	out, err := s.ns.handle(ctx, s, it.in)
 	if err == nil && it.in.id != nil {
 		err = s.link.reply(it.in, out)
@@ -449,12 +467,6 @@ func (s *Socket) visible(err error, event string) *Error {
 // receive takes an event from the reader, and asks the link to pause when the
 // inbox is full.
 func (s *Socket) receive(in incoming) engine.Task {
-	if in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage) {
-		return job(func() { s.authenticate(in) })
-	}
-	if s.waiting.Load() {
-		return job(func() { s.link.fail(in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"}) })
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -485,7 +497,8 @@ func (s *Socket) ended(r Reason) {
 	s.closed, s.reason = true, r
 	srv.eng.Wheel().Stop(&s.expiry)
 	rooms, entered := s.rooms, s.entered
-	cancel := s.cancel
+	cancel, asked := s.cancel, s.asked
+	s.asked = nil
 	// Events that wait were not acknowledged, and their context is over.
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
 	s.pending = 0
@@ -510,6 +523,7 @@ func (s *Socket) ended(r Reason) {
 	if cancel != nil {
 		cancel(r)
 	}
+	s.unanswered(asked, r)
 	if !started {
 		s.ns.leave()
 	}

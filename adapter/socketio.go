@@ -349,7 +349,7 @@ func (conn *sioConn) Closed(c engine.Cause) {
 	for _, s := range sockets {
 		s.socket.ended(Reason(c.Reason))
 	}
-	if !conn.session.Polls() {
+	if conn.session.Spent() {
 		conn.forget()
 		return
 	}
@@ -494,7 +494,7 @@ func (s *sioSocket) fail(in incoming, e *Error) {
 		_ = s.ack(in, []any{map[string]json.RawMessage{"error": e.json()}})
 		return
 	}
-	data, _, err := sio.EncodeArgs("error", map[string]any{"event": in.event, "error": json.RawMessage(e.json())})
+	data, _, err := sio.EncodeArgs("error", map[string]any{"event": shortName(in.event), "error": json.RawMessage(e.json())})
 	if err != nil {
 		return
 	}

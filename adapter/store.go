@@ -336,6 +336,9 @@ func (st *store) end(id string, life time.Duration) {
 		life = max(life, st.sessionLife())
 	}
 	st.srv.ended.add(id, life)
+	if c := st.srv.cluster; c != nil && id != "" {
+		c.sessionEnded(id, life)
+	}
 }
 
 // sessionLife is how long a session can live that nothing has deleted.
