@@ -78,15 +78,13 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 }
 
 // showCredentials moves the credentials of a request to where middlewares look,
-// also for those above the route that look at it afterwards.
+// also for those above the route that look at it afterwards. Where one is wrong,
+// they are out of the places where they stood all the same.
 func (s *Server) showCredentials(c *gin.Context) *Error {
 	sh, e := s.moveCredentials(c.Request)
-	if e != nil {
-		return e
-	}
 	c.Request = sh.req
 	c.Set(subprotocolKey, sh.subprotocol)
-	return nil
+	return e
 }
 
 // subprotocolKey is where a request keeps the subprotocol that the answer names.

@@ -28,6 +28,7 @@ const (
 type step struct {
 	when when
 	mw   gin.HandlerFunc
+	mask bool // ours, for requests of sockets
 }
 
 // Methods under which the chain is registered on the user's engine. They are

@@ -19,12 +19,13 @@ import (
 
 // beforeEngine is asked before any middleware of UseEach.
 func (s *Server) beforeEngine(c *gin.Context) {
+	bad := s.showCredentials(c) // first, so that nobody sees the request as it came
 	if e := s.checkOrigin(c.Request); e != nil {
 		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
-	if e := s.showCredentials(c); e != nil {
+	if e := bad; e != nil {
 		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: e.Message})
 		return

@@ -425,9 +425,13 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 	}
 }
 
-// nobody is why s ends when a replay finds nobody: its session is gone, or
-// something else that named somebody does no more.
+// nobody is why s ends when a replay finds nobody: its credential has expired
+// (the timer for it may be later by its grain), its session is gone, or something
+// else that named somebody does no more.
 func (p *pass) nobody(s *Socket) Reason {
+	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+		return ReasonExpired
+	}
 	if p.session() == nil && s.SessionID() != "" {
 		return ReasonSessionEnded
 	}

@@ -188,6 +188,9 @@ func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
 	if l := p.session(); l != nil && l.base[keyUser] != nil {
 		return false
 	}
+	if plain && req.URL.Query().Get("refusals") == "close" {
+		return false // it waits to be told, not to be asked
+	}
 	status, _ := p.answer()
 	return status == http.StatusUnauthorized
 }

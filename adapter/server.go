@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -167,7 +165,10 @@ func (s *Server) use(w when, mws []gin.HandlerFunc) {
 		if mw == nil {
 			panic("adapter: Use of a nil middleware")
 		}
-		s.chain = append(s.chain, step{w, mw})
+		s.chain = append(s.chain, step{when: w, mw: mw})
+		if recovers(mw) {
+			s.chain = append(s.chain, step{w, maskOnPanic, true})
+		}
 	}
 }
 
@@ -218,9 +219,9 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 	}
 	m := &mount{engine: e}
 	s.register(g, s.cfg.Path+"ws")
-	g.GET(s.cfg.Path+"ws", func(c *gin.Context) { s.serveWebSocket(c, m) })
+	g.GET(s.cfg.Path+"ws", maskOnPanic, func(c *gin.Context) { s.serveWebSocket(c, m) })
 	s.register(g, s.cfg.Path)
-	engine := gin.HandlersChain{s.beforeEngine}
+	engine := gin.HandlersChain{maskOnPanic, s.beforeEngine}
 	for _, l := range s.chain {
 		if l.when == each {
 			engine = append(engine, onPolls(l.mw))
@@ -246,8 +247,7 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 
 // checkAbove panics on middlewares that break every socket below them.
 func (s *Server) checkAbove(h gin.HandlerFunc) {
-	name := runtime.FuncForPC(reflect.ValueOf(h).Pointer()).Name()
-	switch {
+	switch name := handlerName(h); {
 	case strings.HasPrefix(name, "github.com/gin-contrib/timeout."):
 		panic("adapter: gin-contrib/timeout above the socket route would end every socket at its deadline: put it on the groups of your pages")
 	case strings.HasPrefix(name, "github.com/gin-contrib/cache."):
@@ -267,7 +267,7 @@ func (s *Server) HTTP() gin.HandlersChain {
 		c.Request = c.Request.WithContext(new(visit).with(c.Request.Context()))
 	})}
 	for _, l := range s.chain {
-		if l.when == always {
+		if l.when == always && !l.mask {
 			chain = append(chain, s.onPages(l.mw))
 		}
 	}
@@ -307,12 +307,13 @@ func (s *Server) identifyPage(c *gin.Context) {
 
 // serveWebSocket is the whole handshake of a plain JSON WebSocket.
 func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
+	bad := s.showCredentials(c) // first, so that nobody sees the request as it came
 	if e := s.checkOrigin(c.Request); e != nil {
 		s.turnAway(c.Request, e)
 		c.AbortWithStatusJSON(e.status(), e)
 		return
 	}
-	if e := s.showCredentials(c); e != nil {
+	if e := bad; e != nil {
 		s.turnAway(c.Request, e)
 		s.refuse(c, e)
 		return
