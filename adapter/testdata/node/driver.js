@@ -44,7 +44,7 @@ const commands = {
       if (event === s.counted) return;
       const ack = typeof args.at(-1) === "function" ? args.pop() : undefined;
       tell({ name, kind: "event", event, args: pack(args), acked: !!ack });
-      if (ack) ack("ack of " + event, ...args);
+      if (ack && event !== s.unanswered) ack("ack of " + event, ...args);
     });
     s.io.engine && s.io.engine.on("upgrade", (t) => tell({ name, kind: "upgrade", transport: t.name }));
   },
@@ -66,6 +66,11 @@ const commands = {
     s.on("disconnect", (reason) => tell({ name: as, kind: "disconnect", reason }));
     s.onAny((event, ...args) => tell({ name: as, kind: "event", event, args: pack(args) }));
     s.connect();
+  },
+  // Leaves an event without its acknowledgement from now on.
+  leave({ name, event }) {
+    sockets.get(name).unanswered = event;
+    tell({ name, kind: "leaves" });
   },
   // Ends the connection below, as a network does.
   cut({ name }) {
