@@ -1,0 +1,12 @@
+// Package compat tries the middlewares that people use with Gin on sockets: the
+// real modules, at the versions in go.mod, over plain WebSockets, Socket.IO over
+// WebSocket and Socket.IO over polling, above the route and in the place where
+// they belong. It is a module of its own, so that what it needs weighs on nobody.
+//
+// A middleware is one row: a call of add with its name, its place, and a
+// function that builds it. The same runner (measure) drives every row. What it
+// finds is docs/middlewares.md: TestMiddlewares fails if the page does not say
+// what was found, and with -update writes it.
+//
+//	go test ./... -run TestMiddlewares -update
+package compat
