@@ -31,14 +31,17 @@ import (
 const socketPath = "/socket.io/ws"
 
 // startSite runs the program in this process, on a free port and dir, and
-// returns its URL. stop ends it as a signal would and reports how it went.
-func startSite(t *testing.T, dir string) (site string, stop func()) {
+// returns its URL. change may change its settings. stop ends it as a signal would and reports how it went.
+func startSite(t *testing.T, dir string, change ...func(*settings)) (site string, stop func()) {
 	t.Helper()
 	cfg, err := settingsFromEnv(func(name string) string {
 		return map[string]string{"PORT": "0", "DATA_DIR": dir, "LOG_LEVEL": "error"}[name]
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(&cfg)
 	}
 	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
@@ -202,8 +205,12 @@ func TestRunServesUntilToldToStop(t *testing.T) {
 func TestTwoPeopleChatAndOneLogsOut(t *testing.T) {
 	site, _ := startSite(t, t.TempDir())
 	alice, bob := adaptertest.NewBrowser(t, site), adaptertest.NewBrowser(t, site)
-	if _, resp, err := alice.TryDial(socketPath, nil); err == nil || resp.StatusCode != http.StatusUnauthorized {
-		t.Fatalf("a socket before login: %v, want 401", err)
+	early, _, err := alice.TryDial(socketPath+"?refusals=close", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := early.Closed(); code != 4401 {
+		t.Fatalf("a socket before login closed with %d, want 4401", code)
 	}
 	logIn(t, alice, "alice")
 	logIn(t, bob, "bob")
@@ -256,9 +263,9 @@ func TestTwoPeopleChatAndOneLogsOut(t *testing.T) {
 	}
 }
 
-// TestChatOverSocketIO is the chat as the unmodified socket.io-client uses it:
-// the same events as over a plain WebSocket, in the same room.
-func TestChatOverSocketIO(t *testing.T) {
+// nodeClient returns the folder from which Node.js finds socket.io-client.
+func nodeClient(t *testing.T) string {
+	t.Helper()
 	client := filepath.Join("adapter", "testdata", "node")
 	if _, err := os.Stat(filepath.Join(client, "node_modules", "socket.io-client")); err != nil {
 		if os.Getenv("USHER_TEST") == "full" {
@@ -266,6 +273,13 @@ func TestChatOverSocketIO(t *testing.T) {
 		}
 		t.Skip("needs npm install in " + client)
 	}
+	return client
+}
+
+// TestChatOverSocketIO is the chat as the unmodified socket.io-client uses it:
+// the same events as over a plain WebSocket, in the same room.
+func TestChatOverSocketIO(t *testing.T) {
+	client := nodeClient(t)
 	site, _ := startSite(t, t.TempDir())
 	alice, bob := adaptertest.NewBrowser(t, site), adaptertest.NewBrowser(t, site)
 	logIn(t, alice, "alice")

@@ -49,6 +49,8 @@ const (
 	sessionAge = 30 * 24 * time.Hour
 	// devClient is this program's client id at the development provider.
 	devClient = "usher"
+	// devProvider is the name of that provider.
+	devProvider = "dev"
 )
 
 func main() {
@@ -129,13 +131,15 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 		Development: config.IsLoopback(public.Hostname()),
 		Logger:      cfg.Log,
 		Refuse:      web.Refuse,
+		// Not Query: URLs end up in the logs of proxies.
+		Credentials: []adapter.Source{adapter.Subprotocol("bearer"), adapter.AuthPayload("token"), adapter.FirstMessage()},
 	})
 	if err != nil {
 		return err
 	}
 
-	// Who someone is: a session in the database, and the person it names. The
-	// same chain decides for pages and for sockets.
+	// Who someone is: a session in the database or a token, and the person it
+	// names. The same chain decides for pages and for sockets.
 	providers, dev, err := loginProviders(cfg, public, listener.Addr())
 	if err != nil {
 		return err
@@ -161,7 +165,12 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 		Secure:   secure,
 		SameSite: http.SameSiteLaxMode,
 	})
-	srv.Use(sessions.Sessions(cookieName(secure), srv.Store(kept)))
+	keys, err := config.LoadTokenKeys(cfg.DataDir, cfg.Log)
+	if err != nil {
+		return err
+	}
+	tokens := auth.NewTokens(public, keys, cfg.TokenLife)
+	srv.Use(sessions.Sessions(cookieName(secure), srv.Store(kept)), tokens.Bearer)
 	srv.Identify(people.Identity)
 
 	rooms := chat.New(db)
@@ -176,7 +185,7 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 	if err != nil {
 		return err
 	}
-	site, err := web.New(web.Config{
+	pages := web.Config{
 		PublicURL:      public,
 		Sockets:        srv,
 		Login:          people,
@@ -184,12 +193,19 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 		Live:           live,
 		User:           adapter.User[app.User],
 		Health:         db.Ping,
-		Dev:            dev,
 		Templates:      templates,
 		Static:         static,
 		TrustedProxies: cfg.TrustedProxies,
 		Logger:         cfg.Log,
-	})
+	}
+	if dev != nil {
+		pages.Dev = dev.Handler()
+		pages.TokenLogin = people.TokenLogin(tokens, func(user string) (app.Profile, error) {
+			p, err := dev.Profile(user)
+			return app.Profile{Provider: devProvider, Subject: p.Subject, Name: p.Name, Avatar: p.Picture}, err
+		})
+	}
+	site, err := web.New(pages)
 	if err != nil {
 		return err
 	}
@@ -234,10 +250,10 @@ func serve(ctx context.Context, server *http.Server, srv *adapter.Server, listen
 }
 
 // loginProviders returns the configured ways to log in. Without any it is the
-// development provider, together with the handler that serves it: for a site
-// that only this machine can reach.
-func loginProviders(cfg settings, public *url.URL, addr net.Addr) ([]auth.Provider, http.Handler, error) {
-	providers, err := cfg.providers(public)
+// development provider, and dev is what serves it: for a site that only this
+// machine can reach.
+func loginProviders(cfg settings, public *url.URL, addr net.Addr) (providers []auth.Provider, dev *devoidc.Provider, err error) {
+	providers, err = cfg.providers(public)
 	if err != nil || len(providers) > 0 {
 		return providers, nil, err
 	}
@@ -245,16 +261,16 @@ func loginProviders(cfg settings, public *url.URL, addr net.Addr) ([]auth.Provid
 		return nil, nil, fmt.Errorf("no way to log in: set GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET, or the variables of another provider (%w)", err)
 	}
 	issuer := public.JoinPath(web.DevPath).String()
-	dev, err := devoidc.New(devoidc.Config{
+	dev, err = devoidc.New(devoidc.Config{
 		Issuer:      issuer,
 		ClientID:    devClient,
-		RedirectURI: public.JoinPath("login", "dev", "callback").String(),
+		RedirectURI: public.JoinPath("login", devProvider, "callback").String(),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	p, err := auth.OIDC(auth.OIDCConfig{
-		Name:      "dev",
+		Name:      devProvider,
 		Label:     "Demo ID",
 		Issuer:    issuer,
 		PublicURL: public,
@@ -263,7 +279,7 @@ func loginProviders(cfg settings, public *url.URL, addr net.Addr) ([]auth.Provid
 	if err != nil {
 		return nil, nil, err
 	}
-	return []auth.Provider{p}, dev.Handler(), nil
+	return []auth.Provider{p}, dev, nil
 }
 
 // cookieName is the session cookie's. Browsers accept the __Host- prefix only

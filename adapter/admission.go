@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -23,6 +24,7 @@ type admission struct {
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
+	ran       int64       // when the chain began to run, in Unix nanoseconds
 	refusal   *Error      // why the chain refused one that may wait
 	address   string      // that limits count, where some may wait
 }
@@ -32,7 +34,7 @@ type admission struct {
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
 	req := c.Request
-	adm := &admission{mount: m, seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys
@@ -79,15 +81,13 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 }
 
 // showCredentials moves the credentials of a request to where middlewares look,
-// also for those above the route that look at it afterwards.
+// also for those above the route that look at it afterwards. Where one is wrong,
+// they are out of the places where they stood all the same.
 func (s *Server) showCredentials(c *gin.Context) *Error {
 	sh, e := s.moveCredentials(c.Request)
-	if e != nil {
-		return e
-	}
 	c.Request = sh.req
 	c.Set(subprotocolKey, sh.subprotocol)
-	return nil
+	return e
 }
 
 // subprotocolKey is where a request keeps the subprotocol that the answer names.

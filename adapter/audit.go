@@ -71,8 +71,18 @@ func (n *Namespace) turnAway(r *http.Request, e *Error) {
 	if err != nil {
 		h = nil // it is one that cannot be kept
 	}
+	n.tellRefused(r.Context(), h, e)
+}
+
+// tellRefused tells who wants to know.
+func (n *Namespace) tellRefused(ctx context.Context, h *Handshake, e *Error) {
+	defer func() {
+		if v := recover(); v != nil {
+			n.srv.log.Error("a function of OnRefused panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
 	for _, f := range n.onRefused {
-		f(r.Context(), h, e)
+		f(ctx, h, e)
 	}
 }
 
@@ -92,16 +102,7 @@ type denial struct {
 	e *Error
 }
 
-func (d *denial) Run() {
-	defer func() {
-		if v := recover(); v != nil {
-			d.s.ns.srv.log.Error("a function of OnRefused panicked", "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
-	for _, f := range d.s.ns.onRefused {
-		f(d.s.Context(), d.s.Handshake(), d.e)
-	}
-}
+func (d *denial) Run() { d.s.ns.tellRefused(d.s.Context(), d.s.Handshake(), d.e) }
 
 // clip shortens what a client has sent for a log.
 func clip(s string) string {

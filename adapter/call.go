@@ -9,6 +9,8 @@ import (
 
 // answer is what a client has acknowledged an event with.
 type answer struct {
+	socket      *Socket // nil for one of another node
+	id          string  // of the socket, as far as it is known
 	args        []json.RawMessage
 	attachments [][]byte
 	packed      bool
@@ -29,76 +31,136 @@ func Call[Out any](ctx context.Context, s *Socket, event string, args ...any) (o
 		return out, err
 	}
 	m.id = s.ns.srv.calls.Add(1)
-	wait, err := s.call(m)
-	if err != nil {
+	wait := make(chan answer, 1)
+	if err := s.call(m, wait); err != nil {
 		return out, err
 	}
-	return await[Out](ctx, s, m.id, wait)
+	defer s.forget(m.id)
+	select {
+	case a := <-wait:
+		return taken[Out](a)
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-wait: // one that came before the end counts, whichever was seen first
+		return taken[Out](a)
+	default:
+		return out, context.Cause(ctx)
+	}
 }
 
 // A Reply is one socket's answer to CallAll.
 type Reply[Out any] struct {
-	Socket *Socket
-	Value  Out
-	Err    error // why there is no Value
+	Socket   *Socket // nil for a socket of another node
+	SocketID string  // empty for one of another node that has not answered
+	Value    Out
+	Err      error // why there is no Value
 }
 
 // CallAll emits an event to the selected sockets and collects their
 // acknowledgements until all are there or ctx is done. The replies of those
 // that did not answer, or wrongly, have an Err; the error says that there are
 // some, with how many.
+//
+// Sockets of other nodes are asked too. A node that ends meanwhile, or does not
+// say how many sockets it has asked, is not waited for; the error says so.
 func CallAll[Out any](ctx context.Context, o Op, event string, args ...any) ([]Reply[Out], error) {
 	m, err := newMessage(o.ns, event, args)
 	if err != nil {
 		return nil, err
 	}
 	m.id, m.raw = o.ns.srv.calls.Add(1), o.raw
-	sockets := o.selectInto(nil)
-	waits := make([]chan answer, len(sockets))
-	replies := make([]Reply[Out], len(sockets))
-	for i, s := range sockets {
-		replies[i].Socket = s
-		waits[i], replies[i].Err = s.call(m)
-	}
+	answers, err := o.callAll(ctx, m)
+	replies := make([]Reply[Out], len(answers))
 	missing := 0
-	for i, s := range sockets {
-		if replies[i].Err == nil {
-			replies[i].Value, replies[i].Err = await[Out](ctx, s, m.id, waits[i])
-		}
-		if replies[i].Err != nil {
+	for i, a := range answers {
+		replies[i].Socket, replies[i].SocketID = a.socket, a.id
+		if replies[i].Value, replies[i].Err = taken[Out](a); replies[i].Err != nil {
 			missing++
 		}
 	}
 	if missing > 0 {
-		return replies, fmt.Errorf("adapter: call %q: %d of %d sockets did not answer", event, missing, len(sockets))
+		err = errors.Join(fmt.Errorf("%d of %d sockets did not answer", missing, len(answers)), err)
+	}
+	if err != nil {
+		return replies, fmt.Errorf("adapter: call %q: %w", event, err)
 	}
 	return replies, nil
 }
 
-// call sends m, unless the socket is gone, and returns where its answer will be.
-func (s *Socket) call(m *message) (chan answer, error) {
-	wait := make(chan answer, 1)
+// callAll returns an answer for every socket that was asked, those of this node
+// first. The error is about other nodes.
+func (o Op) callAll(ctx context.Context, m *message) ([]answer, error) {
+	var far *farCall
+	var farErr error
+	if c := o.cluster(); c != nil {
+		far, farErr = c.call(ctx, o, m)
+	}
+	sockets := o.selectInto(nil)
+	answers := make([]answer, len(sockets))
+	at := make(map[*Socket]int, len(sockets))
+	wait := make(chan answer, len(sockets))
+	for i, s := range sockets {
+		if err := s.call(m, wait); err != nil {
+			answers[i] = answer{socket: s, id: s.id, err: err}
+			continue
+		}
+		at[s] = i
+	}
+	note := func(a answer) {
+		answers[at[a.socket]] = a
+		delete(at, a.socket)
+	}
+	for over := false; !over && (len(at) > 0 || !far.done()); {
+		select {
+		case a := <-wait:
+			note(a)
+		case <-far.changed():
+		case <-ctx.Done():
+			over = true
+		}
+	}
+	for len(wait) > 0 {
+		note(<-wait) // those that came before the end count
+	}
+	for s, i := range at {
+		s.forget(m.id)
+		answers[i] = answer{socket: s, id: s.id, err: context.Cause(ctx)}
+	}
+	if far != nil {
+		var rest []answer
+		rest, farErr = far.end(ctx)
+		answers = append(answers, rest...)
+	}
+	return answers, farErr
+}
+
+// call sends m, unless the socket is gone, and has its answer, or that it has
+// ended without one, sent to wait, which has room for it.
+func (s *Socket) call(m *message, wait chan<- answer) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	if s.asked == nil {
-		s.asked = make(map[uint64]chan answer)
+		s.asked = make(map[uint64]chan<- answer)
 	}
 	s.asked[m.id] = wait
 	s.mu.Unlock()
-	if err := s.send(m); err != nil {
-		s.forget(m.id)
-		return nil, err
+	if err := s.send(m); err != nil && s.forget(m.id) {
+		return err
 	}
-	return wait, nil
+	return nil
 }
 
-func (s *Socket) forget(id uint64) {
+// forget reports whether the answer with that id was still waited for.
+func (s *Socket) forget(id uint64) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, waits := s.asked[id]
 	delete(s.asked, id)
-	s.mu.Unlock()
+	return waits
 }
 
 // answered is told by the reader of an acknowledgement. One that nobody waits
@@ -109,29 +171,20 @@ func (s *Socket) answered(id uint64, a answer) {
 	delete(s.asked, id)
 	s.mu.Unlock()
 	if wait != nil {
-		wait <- a // its one
+		a.socket, a.id = s, s.id
+		wait <- a
 	}
 }
 
-func await[Out any](ctx context.Context, s *Socket, id uint64, wait chan answer) (out Out, err error) {
-	defer s.forget(id)
-	over := s.Context()
-	var a answer
-	select {
-	case a = <-wait:
-	case <-over.Done():
-		err = errors.Join(ErrClosed, context.Cause(over))
-	case <-ctx.Done():
-		err = context.Cause(ctx)
+// unanswered tells those who wait for answers of a socket that has ended.
+func (s *Socket) unanswered(asked map[uint64]chan<- answer, r Reason) {
+	for _, wait := range asked {
+		wait <- answer{socket: s, id: s.id, err: errors.Join(ErrClosed, r)}
 	}
-	if err != nil {
-		// An answer that came before the end counts, whichever was seen first.
-		select {
-		case a = <-wait:
-		default:
-			return out, err
-		}
-	}
+}
+
+// taken decodes an answer.
+func taken[Out any](a answer) (out Out, err error) {
 	if a.err != nil {
 		return out, a.err
 	}

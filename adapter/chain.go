@@ -28,6 +28,7 @@ const (
 type step struct {
 	when when
 	mw   gin.HandlerFunc
+	mask bool // ours, for requests of sockets
 }
 
 // Methods under which the chain is registered on the user's engine. They are
@@ -196,6 +197,9 @@ func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 	found, err := s.identity(c)
 	if err != nil || found == nil {
 		return nil, err
+	}
+	if s.revoked.token(c.GetHeader("Authorization")) {
+		return nil, &Error{Code: CodeUnauthenticated, Message: "this token was revoked"}
 	}
 	id := *found
 	if id.UserID == "" {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter/backplane"
 )
 
 // Config is what New takes. The zero value is safe and complete.
@@ -49,6 +51,12 @@ type Config struct {
 	// Recovery lets Socket.IO clients that were cut off come back to what they
 	// had. Zero is off.
 	Recovery Recovery
+
+	// Backplane joins this server with others to one cluster: what is emitted to
+	// a room reaches the sockets in it wherever they are connected. It belongs to
+	// this server alone, whose Shutdown closes it. Nil means that there are no
+	// others.
+	Backplane backplane.Backplane
 
 	// Parser is how packets of Socket.IO are written: JSON by default, or
 	// MessagePack for clients with socket.io-msgpack-parser. Plain WebSockets

@@ -51,14 +51,17 @@ func Subprotocol(name string) Source { return Source{place: inSubprotocol, name:
 // AuthPayload takes the token from the member of the given name of what a
 // Socket.IO client gives as auth: io(url, {auth: {token}}). The chain runs for
 // that namespace's socket with the token, and for that socket only: a token for
-// "/admin" does not change who "/" is.
+// "/admin" does not change who "/" is. Socket.Auth has the payload as it came,
+// token included.
 func AuthPayload(name string) Source { return Source{place: inAuth, name: name} }
 
 // FirstMessage takes the token from a message "authenticate" after connecting:
 // {"type":"authenticate","token":"…"} in the plain format, the event
 // "authenticate" with {token} or the token itself in Socket.IO. It is answered,
 // and may be sent again to replace a token before it expires. Apps cannot have
-// an event of that name then.
+// an event of that name then. A plain WebSocket that asks to be told of refusals
+// (?refusals=close) is told at once that it has no credential, and does not wait
+// for a message.
 func FirstMessage() Source { return Source{place: inFirstMessage} }
 
 // QuerySession takes the value of the session's cookie from a query parameter,
@@ -108,16 +111,18 @@ type shown struct {
 
 // moveCredentials returns r, or a copy whose token stands in Authorization with
 // the scheme written as "Bearer": middlewares compare it as it stands, clients
-// send it in any case.
+// send it in any case. What is wrong with a credential does not keep it where it
+// stood.
 func (s *Server) moveCredentials(r *http.Request) (shown, *Error) {
 	m := mover{req: r}
 	header := r.Header.Get("Authorization")
 	if token, ok := cutBearer(header); ok && !strings.HasPrefix(header, "Bearer ") {
 		m.headers().Set("Authorization", "Bearer "+token)
 	}
+	var wrong *Error
 	for _, c := range s.cfg.Credentials {
-		if e := m.move(c); e != nil {
-			return shown{}, e
+		if e := m.move(c); wrong == nil {
+			wrong = e
 		}
 	}
 	if m.token != "" && header == "" {
@@ -129,7 +134,7 @@ func (s *Server) moveCredentials(r *http.Request) (shown, *Error) {
 		m.own()
 		m.req.URL, m.req.RequestURI = &u, u.RequestURI()
 	}
-	return shown{m.req, m.subprotocol}, nil
+	return shown{m.req, m.subprotocol}, wrong
 }
 
 // A mover moves the credentials of one request, of which it makes a copy when
@@ -192,8 +197,13 @@ func (m *mover) move(c Source) *Error {
 			return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("expected a token behind the subprotocol %q", c.name)}
 		}
 		token := names[at+1]
-		m.headers().Set("Sec-Websocket-Protocol", strings.Join(slices.Delete(names, at+1, at+2), ", "))
 		m.subprotocol = c.name
+		names = slices.Delete(names, at+1, at+2)
+		if slices.Contains(names[at+1:], c.name) {
+			m.headers().Set("Sec-Websocket-Protocol", c.name) // without the other token, wherever it ends
+			return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("expected the subprotocol %q once", c.name)}
+		}
+		m.headers().Set("Sec-Websocket-Protocol", strings.Join(names, ", "))
 		return m.take(token)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"runtime"
 	"strings"
@@ -318,6 +319,38 @@ func TestAfterAToken(t *testing.T) {
 	}
 }
 
+// TestFirstMessageIsATurn: what a client sends right behind its first message is
+// handled as who it is by then, behind OnConnect; and a guard that panics is an
+// error like that of a handler.
+func TestFirstMessageIsATurn(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) {
+		s.Server.OnConnect(func(_ context.Context, sock *adapter.Socket) error { return sock.Emit("welcome") })
+		s.Server.Require(func(ctx context.Context, _ *adapter.Socket) error {
+			if id, _ := adapter.IdentityOf(ctx); id != nil && id.UserID == "panic" {
+				panic("a mistake of the app")
+			}
+			return nil
+		})
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	c, _, err := b.TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"panic","id":1}`)
+	if f := c.Event("reply"); f.Error == nil || f.Error.Code != adapter.CodeInternal {
+		t.Errorf("a guard that panics: %s", f)
+	}
+	c.Raw(`{"type":"authenticate","token":"alice","id":2}`)
+	c.Raw(`{"type":"me","id":3}`)
+	c.Event("welcome")
+	for range 2 {
+		if f := c.Event("reply"); f.Error != nil || string(f.ID) == "3" && string(f.Data) != `"alice"` {
+			t.Errorf("%s", f)
+		}
+	}
+}
+
 // TestAuthenticateAgain: a fresh token on an open socket.
 func TestAuthenticateAgain(t *testing.T) {
 	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) { s.Server.AllowAnonymous() })
@@ -502,4 +535,114 @@ func TestPendingUnderAttack(t *testing.T) {
 		t.Errorf("the attack costs %d KiB", (after-before)>>10)
 	}
 	alice.Must("me", nil, new(string))
+}
+
+// TestWhoAsksForRefusalsDoesNotWait: a page that has been signed out is told so at
+// once, and not after the time for a first message.
+func TestWhoAsksForRefusalsDoesNotWait(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource, AuthTimeout: time.Minute}, nil)
+	c, _, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws+"?refusals=close", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := c.Closed(); code != 4401 {
+		t.Errorf("closed with %d, want 4401", code)
+	}
+}
+
+// TestTwoTokensInTheSubprotocol: one of them would be left where it stood.
+func TestTwoTokensInTheSubprotocol(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, nil)
+	h := http.Header{"Sec-Websocket-Protocol": {"bearer, alice, bearer, bob"}}
+	if _, resp, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws, h); err == nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("%v, want 400", err)
+	}
+}
+
+// TestExpiredIsNotUnauthenticated: a chain that is asked again right after the
+// expiry refuses, maybe before the socket's own timer has noticed. The client has
+// to hear that a fresh token will do.
+func TestExpiredIsNotUnauthenticated(t *testing.T) {
+	expires := time.Now().Add(500 * time.Millisecond)
+	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Use(func(c *gin.Context) {
+		if !time.Now().Before(expires) {
+			c.AbortWithStatus(http.StatusUnauthorized)
+		}
+	})
+	srv.Identify(func(*gin.Context) (*adapter.Identity, error) {
+		return &adapter.Identity{UserID: "alice", Expires: expires}, nil
+	})
+	e := gin.New()
+	srv.Mount(e)
+	b := adaptertest.NewBrowser(t, adaptertest.Serve(t, e))
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	var open []*adaptertest.Conn
+	for i := range 20 { // each with a replay of its own
+		c, _, err := b.TryDial(fmt.Sprintf("%s?n=%d", ws, i), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	<-time.After(time.Until(expires))
+	if err := srv.Refresh(t.Context(), adapter.ByUser("alice")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range open {
+		if code := c.Closed(); code != 4410 {
+			t.Errorf("closed with %d, want 4410", code)
+		}
+	}
+}
+
+// zapRecovery is what others than Gin do: the whole request, in every mode.
+func zapRecovery(w io.Writer) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		defer func() {
+			if v := recover(); v != nil {
+				dump, _ := httputil.DumpRequest(c.Request, false)
+				_, _ = w.Write(dump)
+				c.AbortWithStatus(http.StatusInternalServerError)
+			}
+		}()
+		c.Next()
+	}
+}
+
+// TestRecoveriesSeeNoSecrets: nor does one that masks nothing, on a handshake and
+// on a poll. The request is otherwise as it was.
+func TestRecoveriesSeeNoSecrets(t *testing.T) {
+	var out syncBuffer
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) {
+		s.Server.UseEach(zapRecovery(&out), func(c *gin.Context) {
+			if c.GetHeader("X-Panic") != "" {
+				panic("a mistake")
+			}
+		})
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	header := func(panics string) http.Header {
+		return http.Header{"Authorization": {"Bearer alice"}, "Cookie": {"jwt=carol"}, "X-Panic": {panics}, "X-Request-Id": {"seven"}}
+	}
+	_, open, _ := engineDo(t, b, "GET", enginePath, "", header(""))
+	_, rest, _ := strings.Cut(open, `"sid":"`)
+	sid, _, _ := strings.Cut(rest, `"`)
+	for _, path := range []string{enginePath + "&token=bob", enginePath + "&sid=" + sid} {
+		if status, _, _ := engineDo(t, b, "GET", path, "", header("yes")); status != http.StatusInternalServerError {
+			t.Errorf("%s: %d, want 500", path, status)
+		}
+	}
+	dumps := out.String()
+	for _, secret := range []string{"alice", "bob", "carol", sid} {
+		if secret == "" || strings.Contains(dumps, secret) {
+			t.Errorf("%q is in %s", secret, dumps)
+		}
+	}
+	if n := strings.Count(dumps, "X-Request-Id: seven"); n != 2 {
+		t.Errorf("the recovery saw %d requests:\n%s", n, dumps)
+	}
 }

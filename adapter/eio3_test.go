@@ -437,7 +437,7 @@ func TestEngineIO3Errors(t *testing.T) {
 	} {
 		sid := eio3Open(t, b, "")
 		_, _, _ = engineDo(t, b, "POST", eio3Path+"&sid="+sid, tt.body, tt.header)
-		if _, answer, _ := engineDo(t, b, "GET", eio3Path+"&sid="+sid, "", nil); answer != "1:1" {
+		if _, answer, _ := engineDo(t, b, "GET", eio3Path+"&sid="+sid, "", nil); answer != unknownSession {
 			t.Errorf("after the POST %q the poll was answered %q, want the session to be closed", tt.body, answer)
 		}
 	}

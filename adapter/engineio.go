@@ -19,12 +19,13 @@ import (
 
 // beforeEngine is asked before any middleware of UseEach.
 func (s *Server) beforeEngine(c *gin.Context) {
+	bad := s.showCredentials(c) // first, so that nobody sees the request as it came
 	if e := s.checkOrigin(c.Request); e != nil {
 		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrForbidden.Code, Message: e.Message})
 		return
 	}
-	if e := s.showCredentials(c); e != nil {
+	if e := bad; e != nil {
 		s.turnAway(c.Request, e)
 		protocolError(c, &eio.Error{Code: eio.ErrRequest.Code, Message: e.Message})
 		return
@@ -103,8 +104,10 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 		conn.upgrade(c, m, dialect)
 	case r.Method == http.MethodGet:
 		conn.poll(c)
-	default:
+	case r.Method == http.MethodPost:
 		conn.post(c)
+	default:
+		protocolError(c, eio.ErrRequest)
 	}
 }
 
@@ -266,6 +269,11 @@ func (conn *sioConn) post(c *gin.Context) {
 		protocolError(c, eio.ErrRequest)
 		return
 	}
+	if err := conn.session.BeginPost(); err != nil {
+		protocolError(c, eio.ErrRequest)
+		return
+	}
+	defer conn.session.EndPost()
 	limit := conn.srv.cfg.MaxPayload
 	if conn.waits.Load() != nil {
 		limit = pendingInput
@@ -298,7 +306,7 @@ func (conn *sioConn) post(c *gin.Context) {
 	done()
 	if err != nil {
 		e := *eio.ErrRequest
-		if !errors.Is(err, engine.ErrClosed) && !errors.Is(err, engine.ErrOverlap) {
+		if !errors.Is(err, engine.ErrClosed) {
 			e.Message = err.Error()
 		}
 		protocolError(c, &e)

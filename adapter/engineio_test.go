@@ -125,20 +125,6 @@ func TestEngineIOHandshake(t *testing.T) {
 	}
 }
 
-func TestEngineIOPendingPollEndsWithItsClient(t *testing.T) {
-	s := openSite(t, adapter.Config{}, nil)
-	b := s.NewBrowser(t, "")
-	sid := engineOpen(t, b)
-	// Held before the POST, or answered by what follows it: either way it ends.
-	held := hold(t, b, sid)
-	if status, _, _ := engineDo(t, b, "POST", enginePath+"&sid="+sid, "1", nil); status != http.StatusOK {
-		t.Errorf("a POST of the close packet: %d", status)
-	}
-	if got := <-held; got != "6" && got != "1" {
-		t.Errorf("the poll was answered %q, want a noop", got)
-	}
-}
-
 // Protocol 3 had binary bodies, 4 has not.
 func TestEngineIORefusesBinaryPosts(t *testing.T) {
 	s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, nil)
@@ -149,8 +135,8 @@ func TestEngineIORefusesBinaryPosts(t *testing.T) {
 		if status != http.StatusBadRequest || body != `{"code":3,"message":"Bad request"}` {
 			t.Errorf("POST of %s: %d %s", kind, status, body)
 		}
-		if _, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); body != "1" {
-			t.Errorf("the poll was answered %q, want the session to be closed", body)
+		if status, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); status != http.StatusBadRequest {
+			t.Errorf("the next poll: %d %s, want the session to be closed", status, body)
 		}
 	}
 }

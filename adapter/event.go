@@ -85,7 +85,7 @@ func decode[In any](got incoming) (in In, err error) {
 
 // misfit is what the client is told of arguments that decode did not take.
 func misfit(event string, err error) *Error {
-	return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", event, explain(err))}
+	return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("event %q: %s", shortName(event), explain(err))}
 }
 
 // explain says in JSON's words what a value should have been.
@@ -168,7 +168,7 @@ func (n *Namespace) handle(ctx *eventContext, s *Socket, in incoming) (any, erro
 		if len(n.onAny) > 0 && in.id == nil {
 			return nothing{}, nil
 		}
-		msg := fmt.Sprintf("there is no event %q here", in.event)
+		msg := fmt.Sprintf("there is no event %q here", shortName(in.event))
 		if n.srv.cfg.Development {
 			msg += "; there are: " + strings.Join(slices.Sorted(maps.Keys(n.handlers)), ", ")
 		}
@@ -206,4 +206,14 @@ func (c *eventContext) Value(key any) any {
 		}
 	}
 	return c.Context.Value(key)
+}
+
+// shortName is the name of an event as far as errors repeat it: a client may send
+// one that is as long as a message.
+func shortName(event string) string {
+	const most = 200
+	if len(event) <= most {
+		return event
+	}
+	return strings.ToValidUTF8(event[:most], "") + "…"
 }

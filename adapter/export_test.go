@@ -18,7 +18,16 @@ func (s *Server) Left(rooms, users []string) map[string]int {
 	note("bindings", len(s.follow.bindings))
 	note("queue", len(s.follow.queue))
 	note("runners", s.follow.runners)
+	note("hashed sessions", len(s.follow.hashed))
 	s.follow.mu.Unlock()
+	if c := s.cluster; c != nil {
+		c.mu.Lock()
+		note("inboxes", len(c.inboxes))
+		note("bytes in inboxes", c.inBytes)
+		note("requests", len(c.requests))
+		note("requests of others", len(c.serving))
+		c.mu.Unlock()
+	}
 	s.locks.mu.Lock()
 	note("locks", len(s.locks.held))
 	s.locks.mu.Unlock()

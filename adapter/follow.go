@@ -30,9 +30,10 @@ type follower struct {
 	began time.Time
 
 	mu       sync.Mutex
-	bindings map[string]*binding // lists, by session id or else by key
-	saves    uint64              // counts session saves, for handshakes in flight
-	queue    []*binding          // wait for a runner
+	bindings map[string]*binding    // lists, by session id or else by key
+	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
+	saves    uint64                 // counts session saves, for handshakes in flight
+	queue    []*binding             // wait for a runner
 	runners  int
 	closed   bool
 }
@@ -115,6 +116,9 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
 		if key != "" {
 			b.next = f.bindings[group(sessionID, key)]
 			f.bindings[group(sessionID, key)] = b
+			if f.hashed != nil && sessionID != "" && b.next == nil {
+				f.hashed[hashSession(sessionID)] = sessionID
+			}
 		}
 		// The first interval is a random part of one, so that sockets that
 		// came together are not replayed together for ever.
@@ -162,6 +166,9 @@ func (f *follower) forgetLocked(b *binding) {
 	if f.bindings[g] == b {
 		if b.next == nil {
 			delete(f.bindings, g)
+			if f.hashed != nil && b.sessionID != "" {
+				delete(f.hashed, hashSession(b.sessionID))
+			}
 		} else {
 			f.bindings[g] = b.next
 		}
@@ -217,6 +224,13 @@ func (f *follower) sockets(sessionID string) []*Socket {
 		all = append(all, b.sockets...)
 	}
 	return all
+}
+
+// sessionOf returns the id of the session with a hash, "" if it has no sockets.
+func (f *follower) sessionOf(h sessionHash) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hashed[h]
 }
 
 // move lets the sockets of one session follow it to its new id.
@@ -411,9 +425,13 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 	}
 }
 
-// nobody is why s ends when a replay finds nobody: its session is gone, or
-// something else that named somebody does no more.
+// nobody is why s ends when a replay finds nobody: its credential has expired
+// (the timer for it may be later by its grain), its session is gone, or something
+// else that named somebody does no more.
 func (p *pass) nobody(s *Socket) Reason {
+	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+		return ReasonExpired
+	}
 	if p.session() == nil && s.SessionID() != "" {
 		return ReasonSessionEnded
 	}

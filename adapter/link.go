@@ -6,6 +6,7 @@ import (
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/plain"
+	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // A link carries one socket over a connection, in the connection's format. No
@@ -118,6 +119,19 @@ func (m *message) prepare(plain, sio bool) error {
 		return m.encodeArgs()
 	}
 	return nil
+}
+
+// decodeArgs gives m, if it has come from another node, its arguments as values:
+// what JSON makes of them, and bytes.
+func (m *message) decodeArgs() {
+	if m.args != nil || m.data == nil {
+		return
+	}
+	for _, raw := range sio.SplitArgs(m.data)[1:] {
+		var v any
+		_ = sio.Bind(raw, m.attachments, &v) // it was checked
+		m.args = append(m.args, v)
+	}
 }
 
 // built is what encode does last with the frames of a format.

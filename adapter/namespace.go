@@ -41,6 +41,7 @@ type conduct struct {
 	anonymous    bool
 	guards       []Guard
 	handlers     map[string]*handler
+	serverSide   map[string]serverHandler
 	interceptors []func(ctx context.Context, s *Socket, e Event) error
 	onAny        []func(ctx context.Context, s *Socket, e Event)
 	onOutgoing   []func(s *Socket, event string, args []any)
@@ -189,6 +190,9 @@ func (n *Namespace) all() []*Socket {
 // given.
 func (n *Namespace) To(rooms ...string) Op { return Op{ns: n}.To(rooms...) }
 
+// In is To.
+func (n *Namespace) In(rooms ...string) Op { return n.To(rooms...) }
+
 // ToUser addresses every socket of one user.
 func (n *Namespace) ToUser(id string) Op { return Op{ns: n, user: id, toUser: true} }
 
@@ -201,6 +205,9 @@ func (n *Namespace) Volatile() Op { return Op{ns: n}.Volatile() }
 
 // Compress addresses everyone, with events that are compressed or not.
 func (n *Namespace) Compress(on bool) Op { return Op{ns: n}.Compress(on) }
+
+// Local addresses everyone who is connected to this node.
+func (n *Namespace) Local() Op { return Op{ns: n}.Local() }
 
 // Emit sends an event to every socket of the namespace.
 func (n *Namespace) Emit(event string, args ...any) error { return Op{ns: n}.Emit(event, args...) }

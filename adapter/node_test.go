@@ -161,7 +161,9 @@ func (n *node) open(name string, b *adaptertest.Browser, nsp, transport string, 
 	for _, c := range b.Cookies() {
 		headers["Cookie"] += c.Name + "=" + c.Value + "; "
 	}
-	o["extraHeaders"] = headers
+	if len(headers) > 0 {
+		o["extraHeaders"] = headers // those of transportOptions count less in 3.x
+	}
 	switch transport {
 	case "polling", "websocket":
 		o["transports"] = []string{transport}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"sync"
+
+	"github.com/gin-usher/usher/adapter/backplane"
 )
 
 // An Op selects sockets and then does something to all of them. It is a value:
@@ -17,6 +19,7 @@ type Op struct {
 	self     *Socket // left out
 	volatile bool
 	raw      bool // not to be compressed
+	local    bool // on this node only
 }
 
 // To adds rooms, or ids of sockets.
@@ -50,6 +53,21 @@ func (o Op) Compress(on bool) Op {
 	return o
 }
 
+// Local leaves out the sockets of other nodes. Where there are none it changes
+// nothing.
+func (o Op) Local() Op {
+	o.local = true
+	return o
+}
+
+// cluster is where other nodes are told of o; nil if nowhere.
+func (o Op) cluster() *cluster {
+	if o.local {
+		return nil
+	}
+	return o.ns.srv.cluster
+}
+
 // Emit sends an event to the selected sockets and returns. It fails only if
 // the event cannot be encoded; delivery is not confirmed. One argument is the
 // event's data, several are an array.
@@ -59,6 +77,16 @@ func (o Op) Emit(event string, args ...any) error {
 		return err
 	}
 	m.raw = o.raw
+	if c := o.cluster(); c != nil {
+		if err := c.emit(o, m); err != nil {
+			return err
+		}
+	}
+	return o.emitHere(m)
+}
+
+// emitHere is Emit on this node.
+func (o Op) emitHere(m *message) (err error) {
 	if o.ns.parts == nil && o.ns.pattern == nil {
 		return o.emitIn(o.ns, m)
 	}
@@ -82,6 +110,7 @@ func (o Op) emitIn(n *Namespace, m *message) error {
 		err = queueAll(m, *targets, o.volatile)
 	}
 	if len(n.onOutgoing) > 0 && err == nil {
+		m.decodeArgs()
 		for _, s := range *targets {
 			s.tap(m)
 		}
@@ -104,6 +133,9 @@ func queueAll(m *message, targets []*Socket, volatile bool) (err error) {
 
 // Join puts the selected sockets into rooms.
 func (o Op) Join(rooms ...string) {
+	if c := o.cluster(); c != nil {
+		c.tell(o, &backplane.Message{Kind: backplane.Join, Rooms: rooms})
+	}
 	for _, s := range o.selectInto(nil) {
 		_ = s.Join(rooms...)
 	}
@@ -118,6 +150,9 @@ func (o Op) Join(rooms ...string) {
 
 // Leave takes the selected sockets out of rooms.
 func (o Op) Leave(rooms ...string) {
+	if c := o.cluster(); c != nil {
+		c.tell(o, &backplane.Message{Kind: backplane.Leave, Rooms: rooms})
+	}
 	for _, s := range o.selectInto(nil) {
 		_ = s.Leave(rooms...)
 	}
@@ -131,6 +166,9 @@ func (o Op) Leave(rooms ...string) {
 
 // Disconnect ends the selected sockets.
 func (o Op) Disconnect() {
+	if c := o.cluster(); c != nil {
+		c.tell(o, &backplane.Message{Kind: backplane.Disconnect})
+	}
 	for _, s := range o.selectInto(nil) {
 		_ = s.Disconnect()
 	}

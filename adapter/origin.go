@@ -63,6 +63,35 @@ func (s *Server) allows(origin, host string, tls bool) bool {
 	return canonicalHost(u.Scheme, u.Host) == canonicalHost(u.Scheme, host)
 }
 
+// sameOrigin reports whether two requests that checkOrigin has let through come
+// from pages of the same origin. Browsers send no Origin with a GET to the
+// page's own host, so its absence means that host; unless the host is none of
+// those listed, as behind a proxy that renames it.
+func (s *Server) sameOrigin(a, b *http.Request) bool {
+	x, y := a.Header.Get("Origin"), b.Header.Get("Origin")
+	if x == y {
+		return true
+	}
+	if x != "" && y != "" {
+		return false
+	}
+	without, origin := a, y
+	if y == "" {
+		without, origin = b, x
+	}
+	u, err := url.Parse(origin)
+	if err != nil {
+		return false
+	}
+	if canonicalHost(u.Scheme, u.Host) == canonicalHost(u.Scheme, without.Host) {
+		return true
+	}
+	return !slices.ContainsFunc(s.cfg.Origins, func(listed string) bool {
+		scheme, host, _ := strings.Cut(listed, "://")
+		return host == canonicalHost(scheme, without.Host)
+	})
+}
+
 // canonicalHost lowers the host and drops the port that the scheme implies. A
 // trailing dot stays: browsers treat it as another host, and so do we.
 func canonicalHost(scheme, host string) string {

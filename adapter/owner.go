@@ -20,7 +20,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	adm := conn.adm
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
-	if then, now := first.Header.Get("Origin"), r.Header.Get("Origin"); then != "" && now != "" && then != now {
+	if !conn.srv.sameOrigin(first, r) {
 		return false
 	}
 	token, cookies := r.Header.Get("Authorization"), joinCookies(r)
@@ -79,8 +79,10 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http
 	for _, s := range sockets {
 		conn.srv.follow.rebind(&s.socket, now)
 	}
-	if conn.srv.ended.has(now.sessionID) {
-		conn.srv.closeSession(now.sessionID, ReasonSessionEnded)
+	if conn.srv.over(now) {
+		for _, s := range sockets {
+			s.close(ReasonSessionEnded)
+		}
 	}
 	return true
 }

@@ -318,8 +318,8 @@ func TestMessagePackPolls(t *testing.T) {
 		t.Errorf("the poll was answered %q", body)
 	}
 	engineDo(t, b, "POST", enginePath+"&sid="+sid, "40", nil)
-	if _, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); body != "1" {
-		t.Errorf("after text the poll was answered %q, want a close packet", body)
+	if _, body, _ := engineDo(t, b, "GET", enginePath+"&sid="+sid, "", nil); body != unknownSession {
+		t.Errorf("after text the poll was answered %q, want the session to be closed", body)
 	}
 }
 

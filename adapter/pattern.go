@@ -86,16 +86,27 @@ func (s *Server) enter(name string) *Namespace {
 	if n != nil && n.pattern == nil {
 		return n
 	}
+	n, made := s.enterMade(name)
+	if made {
+		s.cluster.namespaces(name)
+	}
+	return n
+}
+
+// enterMade is enter for a name that needs a pattern. made says that the
+// namespace was not there before.
+func (s *Server) enterMade(name string) (n *Namespace, made bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n = s.namespaces[name]; n == nil {
 		if n = s.matchLocked(name); n == nil {
-			return nil
+			return nil, false
 		}
 		s.namespaces[name] = n
+		made = true
 	}
 	n.uses++
-	return n
+	return n, made
 }
 
 // stay is an enter for one who is away, from where somebody still is.
@@ -114,9 +125,14 @@ func (n *Namespace) leave() {
 		return
 	}
 	n.srv.mu.Lock()
-	defer n.srv.mu.Unlock()
-	if n.uses--; n.uses == 0 {
+	n.uses--
+	over := n.uses == 0
+	if over {
 		delete(n.srv.namespaces, n.name)
+	}
+	n.srv.mu.Unlock()
+	if over {
+		n.srv.cluster.namespaces(n.name)
 	}
 }
 

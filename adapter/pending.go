@@ -188,6 +188,9 @@ func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
 	if l := p.session(); l != nil && l.base[keyUser] != nil {
 		return false
 	}
+	if plain && req.URL.Query().Get("refusals") == "close" {
+		return false // it waits to be told, not to be asked
+	}
 	status, _ := p.answer()
 	return status == http.StatusUnauthorized
 }
@@ -227,7 +230,7 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	defer cancel()
 	like := was.Request(ctx)
 	change(like.Header)
-	now := &admission{mount: m, seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
+	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
 	var err error
 	if now.shake, err = record(like, nil); err != nil {
 		return nil, s.refusal(err)
@@ -253,13 +256,8 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 // authenticateEvent is the message of FirstMessage.
 const authenticateEvent = "authenticate"
 
-// job is a function as a task.
-type job func()
-
-func (j job) Run() { j() }
-
 // authenticate takes the credential of a first message, or a fresh one of a
-// socket that is open already.
+// socket that is open already. It is a turn of the socket's.
 func (s *Socket) authenticate(in incoming) {
 	srv := s.ns.srv
 	p := s.link.pending()
@@ -281,6 +279,7 @@ func (s *Socket) authenticate(in incoming) {
 	if e == nil {
 		e = s.mayBecome(adm)
 	}
+	p.tried() // before the answer, behind which the client may try again
 	if e != nil {
 		s.link.fail(in, e)
 		p.failed()
@@ -289,8 +288,8 @@ func (s *Socket) authenticate(in incoming) {
 		}
 		return
 	}
+	s.become(adm) // before the answer: what the client sends behind it is for who it is now
 	_ = s.link.reply(in, nothing{})
-	s.become(adm)
 }
 
 // tokenOf returns the token of a first message: {token}, or the token itself.
@@ -315,7 +314,7 @@ func (s *Socket) mayBecome(adm *admission) *Error {
 		return s.visible(err, authenticateEvent)
 	}
 	switch {
-	case s.ns.srv.ended.has(adm.sessionID):
+	case s.ns.srv.over(adm):
 		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
 	case old != nil && !old.is(id):
 		// Two people never share a socket.
@@ -341,7 +340,7 @@ func (s *Socket) become(adm *admission) {
 	s.waiting.Store(false)
 	s.link.proven()
 	srv.follow.add(s, adm)
-	if srv.ended.has(adm.sessionID) {
+	if srv.over(adm) {
 		s.close(ReasonSessionEnded)
 	}
 	if !s.start(nil) {

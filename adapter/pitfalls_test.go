@@ -108,7 +108,7 @@ func TestP02NothingOfGinIsKept(t *testing.T) {
 }
 
 func TestP08PanicInHandlerIsAnError(t *testing.T) {
-	var logged bytes.Buffer
+	var logged syncBuffer
 	logger := slog.New(slog.NewTextHandler(&logged, nil))
 	s := adaptertest.NewSite(t, adapter.Config{Logger: logger}, newMemstore(t), func(s *adaptertest.Site) {
 		adapter.On(s.Server, "panic", func(context.Context, *adapter.Socket, struct{}) error { panic("secret detail") })

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/plain"
+	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
 // maxBad frames within badWindow close the connection.
@@ -51,9 +52,11 @@ func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 func (m *message) encodePlain() error {
 	var data []byte
 	var err error
-	switch len(m.args) {
-	case 0:
-	case 1:
+	switch {
+	case m.data != nil:
+		data, err = m.plainData()
+	case len(m.args) == 0:
+	case len(m.args) == 1:
 		data, err = encode(m.args[0])
 	default:
 		data, err = encode(m.args)
@@ -69,6 +72,25 @@ func (m *message) encodePlain() error {
 	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, m.event, data, id) })
 	m.plain = m.built([]engine.Frame{b.Text()})
 	return nil
+}
+
+// plainData returns the data of the plain format by the arguments as Socket.IO
+// has them, which is what package json would make of the values.
+func (m *message) plainData() ([]byte, error) {
+	args := sio.SplitArgs(m.data)[1:]
+	if len(args) == 0 {
+		return nil, nil
+	}
+	data := args[0]
+	if len(args) > 1 {
+		data = joined(args)
+	}
+	if len(m.attachments) == 0 {
+		return data, nil
+	}
+	var with json.RawMessage // with the attachments in base64
+	err := sio.Bind(data, m.attachments, &with)
+	return with, err
 }
 
 func encode(v any) ([]byte, error) {
@@ -120,7 +142,7 @@ func (p *plainConn) reply(in incoming, out any) error {
 }
 
 func (p *plainConn) fail(in incoming, e *Error) {
-	_ = p.conn.SendNow(errorFrame(in.id, in.event, e))
+	_ = p.conn.SendNow(errorFrame(in.id, shortName(in.event), e))
 }
 
 func (p *plainConn) pending() *pending {

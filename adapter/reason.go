@@ -26,12 +26,14 @@ const (
 	ReasonForbidden      Reason = "forbidden"                     // the chain, or a guard of the namespace, refuses now
 	ReasonSessionEnded   Reason = "session ended"                 // logout, or another user on the same session
 	ReasonAuthTimeout    Reason = "authentication timeout"        // no credential in time
+	ReasonRevoked        Reason = "revoked"                       // Server.Revoke
 	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed
 	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
 )
 
-// Error makes a Reason usable as the cause of a context.
-func (r Reason) Error() string { return "adapter: socket closed: " + string(r) }
+// Error makes a Reason usable as the cause of a context. It is the word itself,
+// which is also what printing a Reason gives.
+func (r Reason) Error() string { return string(r) }
 
 // Close codes, RFC 6455 section 7.4: 4000–4999 are ours to define. After the
 // codes marked final a client must not reconnect by itself: it would get the
@@ -59,6 +61,7 @@ var causes = map[Reason]engine.Cause{
 	ReasonRefused:      {Code: closeRefused, Text: "refused"},
 	ReasonUnauthorized: {Code: closeNobody, Text: "unauthenticated", Drop: true},
 	ReasonForbidden:    {Code: closeRefused, Text: "forbidden", Drop: true},
+	ReasonRevoked:      {Code: closeSession, Text: "revoked", Drop: true},
 	ReasonAuthTimeout:  {Code: closeAuthTimeout, Text: "authentication timeout", Drop: true},
 	ReasonSessionEnded: {Code: closeSession, Text: "session ended", Drop: true},
 	ReasonExpired:      {Code: closeExpired, Text: "credential expired", Drop: true},

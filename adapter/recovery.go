@@ -19,7 +19,9 @@ import (
 // OnConnect run as ever; Socket.Recovered tells them.
 //
 // Events are kept in the memory of this process. Volatile ones are not, and
-// neither are those that want an acknowledgement.
+// neither are those that want an acknowledgement. In a cluster a client is
+// recovered by the node that it was connected to, which keeps events of other
+// nodes like its own; on another node it starts anew.
 type Recovery struct {
 	// Window is how long a client may stay away. Zero means that there is no
 	// recovery.

@@ -39,7 +39,9 @@ type Server struct {
 	stores   []*store
 	lobby    lobby
 	follow   follower
+	cluster  *cluster // nil without a backplane
 	ended    tombstones
+	revoked  revocations
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
 	marks    atomic.Uint64 // of sockets that can be recovered
@@ -97,6 +99,11 @@ func New(cfg Config) (*Server, error) {
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
 	s.Namespace = s.Of("/")
+	if cfg.Backplane != nil {
+		if err := s.joinCluster(cfg.Backplane); err != nil {
+			return nil, fmt.Errorf("adapter: backplane: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -162,7 +169,10 @@ func (s *Server) use(w when, mws []gin.HandlerFunc) {
 		if m, ok := find(unfits, mw); ok {
 			panic("adapter: Use, UseOnce or UseEach of " + m.name + ": " + m.why)
 		}
-		s.chain = append(s.chain, step{w, mw})
+		s.chain = append(s.chain, step{when: w, mw: mw})
+		if recovers(mw) {
+			s.chain = append(s.chain, step{w, maskOnPanic, true})
+		}
 	}
 }
 
@@ -194,6 +204,9 @@ func (s *Server) freeze() {
 	s.mu.Lock()
 	s.open = false
 	s.mu.Unlock()
+	if s.cluster != nil {
+		s.cluster.start()
+	}
 }
 
 // Mount registers the socket routes on e, or on a group of e. It panics, as
@@ -211,16 +224,20 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 	}
 	m := &mount{engine: e}
 	s.register(g, s.cfg.Path+"ws")
-	g.GET(s.cfg.Path+"ws", func(c *gin.Context) { s.serveWebSocket(c, m) })
+	g.GET(s.cfg.Path+"ws", maskOnPanic, func(c *gin.Context) { s.serveWebSocket(c, m) })
 	s.register(g, s.cfg.Path)
-	engine := gin.HandlersChain{s.beforeEngine}
+	engine := gin.HandlersChain{maskOnPanic, s.beforeEngine}
 	for _, l := range s.chain {
 		if l.when == each {
 			engine = append(engine, onPolls(l.mw))
 		}
 	}
 	engine = append(engine, func(c *gin.Context) { s.serveEngine(c, m) })
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+	// Other methods too: their answer is an error of the protocol.
+	for _, method := range []string{
+		http.MethodGet, http.MethodPost, http.MethodOptions,
+		http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	} {
 		g.Handle(method, s.cfg.Path, engine...)
 	}
 
@@ -253,7 +270,7 @@ func (s *Server) HTTP() gin.HandlersChain {
 		c.Request = c.Request.WithContext(new(visit).with(c.Request.Context()))
 	})}
 	for _, l := range s.chain {
-		if l.when == always {
+		if l.when == always && !l.mask {
 			chain = append(chain, s.onPages(l.mw))
 		}
 	}
@@ -293,12 +310,13 @@ func (s *Server) identifyPage(c *gin.Context) {
 
 // serveWebSocket is the whole handshake of a plain JSON WebSocket.
 func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
+	bad := s.showCredentials(c) // first, so that nobody sees the request as it came
 	if e := s.checkOrigin(c.Request); e != nil {
 		s.turnAway(c.Request, e)
 		c.AbortWithStatusJSON(e.status(), e)
 		return
 	}
-	if e := s.showCredentials(c); e != nil {
+	if e := bad; e != nil {
 		s.turnAway(c.Request, e)
 		s.refuse(c, e)
 		return
@@ -375,7 +393,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.follow.add(sock, adm)
-	if s.ended.has(adm.sessionID) {
+	if s.over(adm) {
 		// It was ended while the chain ran. Before the start: a client that
 		// sends along with its handshake must not have a handler run for it.
 		sock.close(ReasonSessionEnded)
@@ -481,5 +499,8 @@ func (s *Server) drain() {
 		conn.session.Close(causeOf(ReasonShutdown)) // with no socket, or none yet
 	}
 	s.live.Wait()
+	if s.cluster != nil {
+		s.cluster.close()
+	}
 	s.eng.Close()
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
@@ -132,7 +134,9 @@ func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
 // session can have been planted by somebody else. LoggedIn reads UserID and
 // Provider back. The old session is ended, and its open sockets follow to the
 // new one: those of nobody become id's, those of another user are closed, and
-// so are those that were opened from another network address than c's.
+// so are those that were opened from another network address than c's. A socket
+// whose visitor had no session yet when it connected hangs on none, and follows
+// nothing.
 //
 // In a replay Login fails: nobody would get the new session's cookie.
 //
@@ -162,6 +166,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	fresh.Options = &options
 	fresh.Values[keyUser] = id.UserID
 	fresh.Values[keyProvider] = id.Provider
+	fresh.Values[keyAt] = strconv.FormatInt(time.Now().UnixNano(), 10)
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())
 	bare.Header.Del("Cookie")

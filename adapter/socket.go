@@ -4,20 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
-)
-
-// Bounds of one socket's inbox: events that have come and not been handled.
-// A full inbox stops reading, so the client's own connection fills up.
-const (
-	inboxItems = 256
-	inboxBytes = 1 << 20
 )
 
 // A Socket is one connection in one namespace. All methods are safe for
@@ -62,16 +54,10 @@ type Socket struct {
 	held        []engine.Frame
 	heldBytes   int
 	rooms       []string
-	asked       map[uint64]chan answer
+	asked       map[uint64]chan<- answer
 	data        *Data
 	ctx         context.Context // made when first asked for
 	cancel      context.CancelCauseFunc
-}
-
-// An item is one turn of the dispatcher: an event if run is nil.
-type item struct {
-	in  incoming
-	run func(ctx context.Context)
 }
 
 // ID returns the socket's id: public, and no credential for anything.
@@ -159,6 +145,14 @@ func (s *Socket) To(rooms ...string) Op { return Op{ns: s.ns, self: s}.To(rooms.
 
 // Broadcast addresses everyone in the namespace except this socket.
 func (s *Socket) Broadcast() Op { return Op{ns: s.ns, self: s} }
+
+// Volatile addresses this socket, with an event that is dropped if anything still
+// waits for it.
+func (s *Socket) Volatile() Op { return s.ns.To(s.id).Volatile() }
+
+// Compress addresses this socket, with an event that is compressed or not where
+// Config says that events are.
+func (s *Socket) Compress(on bool) Op { return s.ns.To(s.id).Compress(on) }
 
 // Join puts the socket into rooms. It fails with ErrClosed once the socket is
 // gone.
@@ -283,14 +277,16 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 		s.appearLocked()
 	}
 	var task engine.Task
-	if ask != nil || len(s.ns.onConnect) > 0 {
+	asks := ask != nil || len(s.ns.onConnect) > 0
+	if asks {
 		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
-	if task == nil {
+	switch {
+	case !asks:
 		s.enter()
-	} else {
+	case task != nil: // else this is a turn itself
 		s.ns.srv.eng.Go(task)
 	}
 	return true
@@ -339,13 +335,13 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 func (s *Socket) enter() {
 	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
+	s.entered = true // before its client can know, and be cut off
 	greeted := s.greeted
 	s.mu.Unlock()
 	if !greeted {
 		s.link.connected()
 	}
 	s.mu.Lock()
-	s.entered = true
 	// Until nothing is held any more, others go on holding back: so nothing
 	// overtakes. Sending may close the socket, which takes the lock.
 	for len(s.held) > 0 {
@@ -357,115 +353,6 @@ func (s *Socket) enter() {
 	}
 	s.opening.Store(false)
 	s.mu.Unlock()
-}
-
-// pushLocked appends an item to the inbox and returns the dispatcher if it has
-// to be started.
-func (s *Socket) pushLocked(it item) engine.Task {
-	s.inbox = append(s.inbox, it)
-	s.pending += it.in.size()
-	if s.dispatching {
-		return nil
-	}
-	s.dispatching = true
-	return (*dispatcher)(s)
-}
-
-// dispatcher is the goroutine that works off the inbox.
-type dispatcher Socket
-
-func (d *dispatcher) Run() {
-	s := (*Socket)(d)
-	for {
-		s.mu.Lock()
-		if len(s.inbox) == 0 {
-			s.inbox, s.dispatching = nil, false
-			s.mu.Unlock()
-			return
-		}
-		it := s.inbox[0]
-		s.inbox[0] = item{}
-		s.inbox = s.inbox[1:]
-		s.pending -= it.in.size()
-		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.pending <= inboxBytes/2
-		if resume {
-			s.paused = false
-		}
-		s.mu.Unlock()
-		if resume {
-			s.link.resume()
-		}
-		s.turn(it)
-	}
-}
-
-// turn runs one item. It is the one place where a panic of user code is caught.
-func (s *Socket) turn(it item) {
-	ctx := &eventContext{Context: s.Context(), socket: s, identity: s.Identity()}
-	defer func() {
-		if v := recover(); v != nil {
-			s.ns.srv.log.Error("a handler panicked", "event", it.in.event, "socket", s.id, "panic", v, "stack", string(debug.Stack()))
-			e := &Error{Code: CodeInternal, Message: "something went wrong on the server"}
-			if it.run != nil {
-				// Neither let in nor refused, or guarded by nobody: end it.
-				s.mu.Lock()
-				entered := s.entered
-				s.mu.Unlock()
-				if entered {
-					s.close(ReasonForbidden)
-				} else {
-					s.deny(e)
-				}
-				return
-			}
-			s.link.fail(it.in, e)
-		}
-	}()
-	if it.run != nil {
-		it.run(ctx)
-		return
-	}
-	if ctx.Err() != nil {
-		return // what a socket still wanted when it ended was never acknowledged
-	}
-	out, err := s.ns.handle(ctx, s, it.in)
-	if err == nil && it.in.id != nil {
-		err = s.link.reply(it.in, out)
-	}
-	if err != nil {
-		s.link.fail(it.in, s.visible(err, it.in.event))
-	}
-}
-
-// visible is what the client may see of err; the rest goes to the log.
-func (s *Socket) visible(err error, event string) *Error {
-	e, hidden := asError(err)
-	if hidden && s.Context().Err() == nil {
-		s.ns.srv.log.Error("a handler failed", "event", event, "socket", s.id, "error", err)
-	}
-	return e
-}
-
-// receive takes an event from the reader, and asks the link to pause when the
-// inbox is full.
-func (s *Socket) receive(in incoming) engine.Task {
-	if in.event == authenticateEvent && s.ns.srv.takes(inFirstMessage) {
-		return job(func() { s.authenticate(in) })
-	}
-	if s.waiting.Load() {
-		return job(func() { s.link.fail(in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"}) })
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	task := s.pushLocked(item{in: in})
-	if !s.paused && (len(s.inbox) >= inboxItems || s.pending >= inboxBytes) {
-		s.paused = true
-		s.link.pause()
-	}
-	return task
 }
 
 func (s *Socket) isClosed() bool {
@@ -485,7 +372,8 @@ func (s *Socket) ended(r Reason) {
 	s.closed, s.reason = true, r
 	srv.eng.Wheel().Stop(&s.expiry)
 	rooms, entered := s.rooms, s.entered
-	cancel := s.cancel
+	cancel, asked := s.cancel, s.asked
+	s.asked = nil
 	// Events that wait were not acknowledged, and their context is over.
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
 	s.pending = 0
@@ -510,6 +398,7 @@ func (s *Socket) ended(r Reason) {
 	if cancel != nil {
 		cancel(r)
 	}
+	s.unanswered(asked, r)
 	if !started {
 		s.ns.leave()
 	}

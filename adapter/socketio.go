@@ -1,11 +1,8 @@
 package adapter
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,16 +36,6 @@ type sioConn struct {
 	asked   bool                  // for a namespace, at least once
 	ending  *engine.Cause         // the server has ended the last socket
 	closed  bool
-}
-
-// A sioSocket is a socket and its link to the connection.
-type sioSocket struct {
-	socket Socket
-	conn   *sioConn
-
-	// Guarded by conn.mu.
-	paused bool
-	own    bool // it has shown a credential of its own
 }
 
 // Receive takes one message from the reader.
@@ -167,159 +154,11 @@ func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	return nil
 }
 
-// decide opens the socket for who the connection is, or for whom the token in
-// its auth names. One that the chain has refused for want of a credential waits,
-// where it may show one in a first message.
-func (s *sioSocket) decide(adm *admission) {
-	srv, sock := s.conn.srv, &s.socket
-	token, e := srv.authToken(sock.auth)
-	switch {
-	case e != nil:
-		s.socket.deny(e)
-	case token != "":
-		sock.identity.Store(nil) // until it is known whom the token names
-		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
-	case srv.takes(inFirstMessage) && s.mustWait(adm):
-		s.wait(adm)
-	case adm.refusal != nil:
-		s.socket.deny(adm.refusal)
-	case srv.ended.has(adm.sessionID):
-		// Before the start: no handler runs for a session that has ended.
-		s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
-	default:
-		srv.follow.add(sock, adm)
-		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
-			srv.follow.remove(sock)
-		}
-		if srv.ended.has(adm.sessionID) {
-			s.close(ReasonSessionEnded) // it was, while it was bound
-		}
-	}
-}
-
-// mustWait reports whether somebody has to be named first. A connection that is
-// in use does not wait: it is not to be closed for a socket that is not let in.
-func (s *sioSocket) mustWait(adm *admission) bool {
-	if adm.refusal != nil {
-		return s.pending() != nil
-	}
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return adm.identity == nil && !s.socket.ns.anonymous && len(s.conn.sockets) == 1
-}
-
-// wait grants the namespace to a socket that is nobody's yet, so that its client
-// can send a first message.
-func (s *sioSocket) wait(adm *admission) {
-	conn := s.conn
-	if conn.waits.Load() == nil {
-		if e := conn.mustShow(adm); e != nil {
-			s.socket.deny(e)
-			return
-		}
-	}
-	conn.mu.Lock()
-	full := len(conn.sockets) > pendingSockets
-	conn.mu.Unlock()
-	if full {
-		s.socket.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
-		return
-	}
-	s.socket.mu.Lock()
-	s.socket.greeted = true
-	s.socket.mu.Unlock()
-	s.socket.waiting.Store(true)
-	s.connected()
-}
-
-// mustShow lets the connection wait for a credential.
-func (conn *sioConn) mustShow(adm *admission) *Error {
-	waits, e := conn.srv.lobby.enter(adm.address, conn.srv.cfg.AuthTimeout, conn.session.Close)
-	if e != nil {
-		return e
-	}
-	conn.waits.Store(waits)
-	conn.session.Limit(pendingInput)
-	return nil
-}
-
-func (s *sioSocket) pending() *pending { return s.conn.waits.Load() }
-
-func (s *sioSocket) proven() {
-	s.conn.mu.Lock()
-	s.own = true
-	s.conn.mu.Unlock()
-	if waits := s.conn.waits.Swap(nil); waits != nil {
-		waits.leave()
-		s.conn.session.Limit(0)
-	}
-}
-
 // refuse answers a CONNECT with no.
 func (conn *sioConn) refuse(namespace, message string, data json.RawMessage) {
 	if refused, err := sio.Refused(conn.version(), namespace, message, data); err == nil {
 		_ = conn.send(refused)
 	}
-}
-
-// freshFor is how long what the chain said at the handshake is good for a
-// namespace that is asked for later.
-const freshFor = time.Second
-
-// ask decides, in the socket's first turn, whether it is let in.
-func (s *Socket) ask(adm *admission) error {
-	srv := s.ns.srv
-	if time.Since(adm.shake.Time()) > freshFor || srv.follow.saveCount() != adm.seen {
-		p, o := srv.replay(s)
-		switch o {
-		case unknown:
-			return srv.refusal(p.err)
-		case refused:
-			return p.refused()
-		}
-		if old := s.Identity(); old != nil && !old.is(p.identity) {
-			return &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
-		}
-		s.adopt(p.identity, false) // the guards are asked below
-	}
-	return s.let()
-}
-
-// askWith decides by a token that is for this socket alone.
-func (s *Socket) askWith(token string, adm *admission) error {
-	srv, p := s.ns.srv, s.link.pending()
-	if e := p.try(); e != nil {
-		return e
-	}
-	defer p.tried()
-	now, e := srv.present(s.Context(), adm.shake, adm.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
-	if e != nil {
-		return e
-	}
-	s.keys, s.ref = now.keys, now.ref
-	s.shake.Store(now.shake)
-	s.adopt(now.identity, false)
-	srv.follow.add(s, now)
-	if s.isClosed() {
-		srv.follow.remove(s)
-	}
-	if srv.ended.has(now.sessionID) {
-		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
-	}
-	if err := s.let(); err != nil {
-		return err
-	}
-	s.link.proven()
-	return nil
-}
-
-// let asks the namespace whether it lets the socket in as who it is.
-func (s *Socket) let() error {
-	id := s.Identity()
-	if err := s.ns.admits(id); err != nil {
-		return err
-	}
-	return s.ns.guard(&eventContext{Context: s.Context(), socket: s, identity: id}, s)
 }
 
 // drop takes a socket off the connection and reports how many are left. It is
@@ -349,7 +188,7 @@ func (conn *sioConn) Closed(c engine.Cause) {
 	for _, s := range sockets {
 		s.socket.ended(Reason(c.Reason))
 	}
-	if !conn.session.Polls() {
+	if conn.session.Spent() {
 		conn.forget()
 		return
 	}
@@ -400,127 +239,6 @@ func (conn *sioConn) send(p sio.Packet, attachments ...[]byte) error {
 	return conn.session.Send(frames...)
 }
 
-func (s *sioSocket) encode(m *message) ([]engine.Frame, error) {
-	if m.sio == nil {
-		if err := m.encodeArgs(); err != nil {
-			return nil, err
-		}
-	}
-	return m.socketIO(), nil
-}
-
-// encodeArgs writes the event and its arguments as Socket.IO has them. It may
-// run the app's own code.
-func (m *message) encodeArgs() (err error) {
-	if m.data == nil {
-		if m.data, m.attachments, err = sio.EncodeArgs(append([]any{m.event}, m.args...)...); err != nil {
-			return fmt.Errorf("adapter: emit %q: %w", m.event, err)
-		}
-	}
-	return nil
-}
-
-// socketIO returns m, whose arguments are encoded, in Socket.IO's format. An
-// offset goes behind the arguments, where clients look for it.
-func (m *message) socketIO() []engine.Frame {
-	if m.sio == nil {
-		data := m.data
-		if m.offset != "" {
-			data = append(slices.Clip(data[:len(data)-1]), `,"`+m.offset+`"]`...)
-		}
-		// What EncodeArgs has made can be written in every format.
-		frames, _ := m.ns.srv.cfg.Parser.frames(sio.Packet{
-			Type: sio.Event, Namespace: m.ns.name, ID: m.id, HasID: m.id != 0, Data: data,
-		}, m.attachments...)
-		m.sio = m.built(frames)
-	}
-	return m.sio
-}
-
-func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
-	if volatile {
-		return s.conn.session.SendVolatile(frames...)
-	}
-	return s.conn.session.Send(frames...)
-}
-
-func (s *sioSocket) connected() {
-	pid := ""
-	if r := s.socket.recovery; r != nil {
-		pid = r.pid
-	}
-	_ = s.conn.send(sio.Granted(s.conn.version(), s.socket.ns.name, s.socket.id, pid))
-}
-
-func (s *sioSocket) refuse(e *Error) {
-	if _, ok := s.conn.drop(s); ok {
-		s.conn.refuse(s.socket.ns.name, e.Message, e.json())
-		s.conn.connectBy()
-		s.pending().failed()
-	}
-	s.socket.ended(ReasonRefused)
-}
-
-func (s *sioSocket) reply(in incoming, out any) error {
-	args := []any{out}
-	switch out := out.(type) {
-	case nothing:
-		args = nil
-	case argList:
-		args = out.list()
-	}
-	return s.ack(in, args)
-}
-
-func (s *sioSocket) ack(in incoming, args []any) error {
-	data, attachments, err := sio.EncodeArgs(args...)
-	if err != nil {
-		return fmt.Errorf("adapter: encode the answer to %q: %w", in.event, err)
-	}
-	id, err := strconv.ParseUint(string(in.id), 10, 64)
-	if err != nil {
-		return err
-	}
-	_ = s.conn.send(sio.Packet{
-		Type: sio.Ack, Namespace: s.socket.ns.name, ID: id, HasID: true, Data: data,
-	}, attachments...)
-	return nil
-}
-
-// fail answers with {"error":…}: acknowledgements have no errors of their own.
-// What wanted no answer becomes an event "error".
-func (s *sioSocket) fail(in incoming, e *Error) {
-	if in.id != nil {
-		_ = s.ack(in, []any{map[string]json.RawMessage{"error": e.json()}})
-		return
-	}
-	data, _, err := sio.EncodeArgs("error", map[string]any{"event": in.event, "error": json.RawMessage(e.json())})
-	if err != nil {
-		return
-	}
-	_ = s.conn.send(sio.Packet{Type: sio.Event, Namespace: s.socket.ns.name, Data: data})
-}
-
-// close ends the socket, and the connection with the last of its sockets.
-// After a DISCONNECT packet a client does not connect again by itself; after
-// the end of a connection it does, which is right for what passes.
-func (s *sioSocket) close(r Reason) {
-	switch r {
-	case ReasonShutdown, ReasonStale, ReasonSlow, ReasonParse:
-		s.conn.session.Close(causeOf(r))
-		return
-	}
-	left, ok := s.conn.drop(s)
-	if !ok {
-		return // it is over, or about to be
-	}
-	_ = s.conn.send(sio.Packet{Type: sio.Disconnect, Namespace: s.socket.ns.name})
-	s.socket.ended(r)
-	if left == 0 {
-		s.conn.end(causeOf(r))
-	}
-}
-
 // end closes the connection, a moment after the packet that says why: a client
 // that gets both at once believes that the connection was lost.
 func (conn *sioConn) end(c engine.Cause) {
@@ -531,35 +249,4 @@ func (conn *sioConn) end(c engine.Cause) {
 	}
 	conn.ending = &c
 	conn.srv.eng.Wheel().Set(&conn.timer, time.Now().Add(time.Second), conn)
-}
-
-// pause and resume call the session under the lock: what it is told last has to
-// be what was counted last.
-func (s *sioSocket) pause() {
-	conn := s.conn
-	conn.mu.Lock()
-	defer conn.mu.Unlock()
-	if s.paused || conn.sockets[s.socket.ns.name] != s {
-		return
-	}
-	s.paused = true
-	if conn.paused++; conn.paused == 1 {
-		conn.session.Pause()
-	}
-}
-
-func (s *sioSocket) resume() {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	s.resumeLocked()
-}
-
-func (s *sioSocket) resumeLocked() {
-	if !s.paused {
-		return
-	}
-	s.paused = false
-	if s.conn.paused--; s.conn.paused == 0 {
-		s.conn.session.Resume()
-	}
 }

@@ -24,6 +24,7 @@ const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
 	keyProvider = "usher.provider"
+	keyAt       = "usher.at" // when, in Unix nanoseconds
 )
 
 // A Pinger is a session store that can say whether its database answers. Stores
@@ -122,7 +123,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		if session.ID == "" {
 			st.inCookie.Store(true) // since before a restart
 		}
-		if l.id = sessionID(session); st.srv.ended.has(l.id) {
+		if l.id = sessionID(session); st.srv.ended.has(l.id) || st.srv.revoked.login(session.Values) {
 			// The store still has it, or it lives in the client's cookie.
 			session.ID, session.IsNew, session.Values, l.id = "", true, make(map[any]any), ""
 		}
@@ -335,6 +336,9 @@ func (st *store) end(id string, life time.Duration) {
 		life = max(life, st.sessionLife())
 	}
 	st.srv.ended.add(id, life)
+	if c := st.srv.cluster; c != nil && id != "" {
+		c.sessionEnded(id, life)
+	}
 }
 
 // sessionLife is how long a session can live that nothing has deleted.

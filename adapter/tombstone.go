@@ -1,6 +1,8 @@
 package adapter
 
 import (
+	"crypto/sha256"
+	"maps"
 	"sync"
 	"time"
 )
@@ -16,9 +18,11 @@ const tombstoneLife = time.Hour
 // tombstones are the ids of sessions that have ended. A save for one of them
 // is refused, wherever it comes from.
 type tombstones struct {
-	mu    sync.RWMutex
-	of    map[string]tombstone
-	sweep int // the size at which expired ones are looked for
+	mu  sync.RWMutex
+	of  map[string]tombstone
+	far map[sessionHash]time.Time // until when, of those that other nodes have told of
+
+	sweep, sweepFar int // the sizes at which expired ones are looked for
 }
 
 type tombstone struct {
@@ -32,8 +36,45 @@ func (t *tombstones) has(id string) bool {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	of, ok := t.of[id]
-	return ok && time.Now().Before(of.until)
+	if of, ok := t.of[id]; ok && time.Now().Before(of.until) {
+		return true
+	}
+	return len(t.far) > 0 && time.Now().Before(t.far[hashSession(id)])
+}
+
+// A sessionHash is what one node tells another of a session: enough to know it
+// by, and nothing to act with.
+type sessionHash [sha256.Size]byte
+
+func hashSession(id string) sessionHash { return sha256.Sum256([]byte("usher session " + id)) }
+
+// addFar is add for a session that has ended on another node.
+func (t *tombstones) addFar(h sessionHash, life time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if t.far == nil {
+		t.far, t.sweepFar = make(map[sessionHash]time.Time), 1024
+	}
+	t.far[h] = now.Add(life)
+	if len(t.far) >= t.sweepFar {
+		t.sweepFar = swept(t.far, func(until time.Time) bool { return now.After(until) })
+	}
+}
+
+// swept forgets what is over and, past the bound, more. It returns the size at
+// which to do so again.
+func swept[K comparable, V any](of map[K]V, over func(V) bool) int {
+	maps.DeleteFunc(of, func(_ K, v V) bool { return over(v) })
+	// Past the bound the adapter forgets early rather than run out of memory;
+	// the store has forgotten these sessions too, unless they live in cookies.
+	for k := range of {
+		if len(of) <= maxTombstones {
+			break
+		}
+		delete(of, k)
+	}
+	return max(2*len(of), 1024)
 }
 
 // succeeded notes that a login has put the session next in the place of id.
@@ -68,18 +109,5 @@ func (t *tombstones) add(id string, life time.Duration) {
 	if len(t.of) < t.sweep {
 		return
 	}
-	for id, of := range t.of {
-		if now.After(of.until) {
-			delete(t.of, id)
-		}
-	}
-	// Past the bound the adapter forgets early rather than run out of memory;
-	// the store has forgotten these sessions too, unless they live in cookies.
-	for id := range t.of {
-		if len(t.of) <= maxTombstones {
-			break
-		}
-		delete(t.of, id)
-	}
-	t.sweep = max(2*len(t.of), 1024)
+	t.sweep = swept(t.of, func(of tombstone) bool { return now.After(of.until) })
 }

@@ -50,6 +50,49 @@ func Sessions(t *testing.T, newStore func(t *testing.T) sessions.Store, inCookie
 		}
 	})
 
+	t.Run("P22 revoked sessions are over, everywhere and for pages too", func(t *testing.T) {
+		s := site(t)
+		phone, laptop, bob := s.NewBrowser(t, "alice"), s.NewBrowser(t, "alice"), s.NewBrowser(t, "bob")
+		conns := []*Conn{phone.Dial(socketPath), phone.Dial(socketPath), laptop.Dial(socketPath)}
+		others := bob.Dial(socketPath)
+		if n, err := s.Server.Revoke(t.Context(), adapter.ByUser("alice")); n != 3 || err != nil {
+			t.Errorf("Revoke = %d, %v; want 3 sockets", n, err)
+		}
+		for _, c := range conns {
+			if code := c.Closed(); code != 4409 {
+				t.Errorf("closed with %d, want 4409", code)
+			}
+		}
+		for _, b := range []*Browser{phone, laptop} {
+			if status, body := b.Get("/me"); status != http.StatusUnauthorized {
+				t.Errorf("GET /me after Revoke: %d %s, want 401", status, body)
+			}
+		}
+		others.Must("me", nil, new(string))
+		// It is no ban.
+		phone.MustPost("/login?user=alice")
+		again := phone.Dial(socketPath)
+		found, err := s.Server.ToUser("alice").Sockets(t.Context())
+		if err != nil || len(found) != 1 {
+			t.Fatalf("alice has %d sockets, %v; want 1", len(found), err)
+		}
+		if n, err := s.Server.Revoke(t.Context(), adapter.BySession(found[0].Identity.SessionID)); n != 1 || err != nil {
+			t.Errorf("Revoke of the session = %d, %v; want 1", n, err)
+		}
+		if code := again.Closed(); code != 4409 {
+			t.Errorf("closed with %d, want 4409", code)
+		}
+		if status, body := phone.Get("/me"); status != http.StatusUnauthorized {
+			t.Errorf("GET /me after Revoke of the session: %d %s, want 401", status, body)
+		}
+		if n, err := s.Server.Revoke(t.Context(), adapter.ByProvider("test")); n != 1 || err != nil {
+			t.Errorf("Revoke of the provider = %d, %v; want bob's one", n, err)
+		}
+		if code := others.Closed(); code != 4409 {
+			t.Errorf("bob was closed with %d, want 4409", code)
+		}
+	})
+
 	t.Run("P04 an ended session is not brought back by a socket", func(t *testing.T) {
 		// A handler that is running while the session ends, and goes on
 		// although its context is done.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"os"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-contrib/sessions/memstore"
@@ -17,7 +19,9 @@ type person struct{ ID, Name string }
 // newUsher serves with package adapter as its documentation says.
 func newUsher(users bool) (http.Handler, error) {
 	r := newEngine()
-	srv, err := adapter.New(adapter.Config{})
+	// The others keep no audit trail.
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	srv, err := adapter.New(adapter.Config{Logger: log})
 	if err != nil {
 		return nil, err
 	}

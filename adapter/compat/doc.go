@@ -3,10 +3,11 @@
 // WebSocket and Socket.IO over polling, above the route and in the place where
 // they belong. It is a module of its own, so that what it needs weighs on nobody.
 //
-// A middleware is one row: a call of add with its name, its place, and a
-// function that builds it. The same runner (measure) drives every row. What it
-// finds is docs/middlewares.md: TestMiddlewares fails if the page does not say
-// what was found, and with -update writes it.
+// A middleware is one row of a list (identifying, observing, heading, limiting,
+// assorted, unfit): its name, its place, and a function that builds it. To try
+// another one, add a row. The same runner, TestMiddlewares, drives them all, and
+// what it finds is docs/middlewares.md: it fails if the page does not say so, and
+// with -update writes it.
 //
-//	go test ./... -run TestMiddlewares -update
+//	go test -run TestMiddlewares -update
 package compat

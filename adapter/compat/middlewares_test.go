@@ -26,12 +26,9 @@ const many = 20
 type finding struct {
 	row
 	carries []string // headers on the answer of every handshake
-	saw     string   // statuses
-	looked  string   // what handlers see
 	refuses string   // how strangers are answered
-	polls   int      // runs in many posts and many polls
-	replays string
-	above   string
+	replays string   // whether they run it, and what is left of them
+	above   string   // what it does there, or what start-up says
 	done    bool
 }
 
@@ -69,7 +66,6 @@ func (f *finding) inPlace(t *testing.T) {
 		t.Fatalf("a page was answered %d %s", page.status, page.body)
 	}
 	f.carries = names(page.header)
-	var saw []string
 	open := make([]*socket, len(transports))
 	for i, tr := range transports {
 		before := s.statuses(tr.statusOpen)
@@ -91,7 +87,6 @@ func (f *finding) inPlace(t *testing.T) {
 			if s.statuses(tr.statusOpen) == before {
 				t.Errorf("%s: the status %d was not seen while the socket was open:\n%s", tr.name, tr.statusOpen, s.wrote())
 			}
-			saw = append(saw, strconv.Itoa(tr.statusOpen))
 		}
 		sock.echoes()
 		if s.look != nil {
@@ -100,12 +95,8 @@ func (f *finding) inPlace(t *testing.T) {
 			}
 		}
 	}
-	f.saw = strings.Join(saw, ", ")
 	if s.wrote != nil && strings.Contains(s.wrote(), "sid=") {
 		t.Errorf("it published the sid of a connection:\n%s", s.wrote())
-	}
-	if s.look != nil {
-		f.looked = "yes"
 	}
 	f.polled(t, s, open[2])
 	f.strangers(t, s)
@@ -162,7 +153,7 @@ func (f *finding) polled(t *testing.T, s *site, sock *socket) {
 			t.Errorf("the echo of %d is %q", i, got)
 		}
 	}
-	f.polls = during() - before
+	ran := during() - before
 	want := 0
 	if f.place == useEach {
 		want = 2 * many
@@ -172,8 +163,8 @@ func (f *finding) polled(t *testing.T, s *site, sock *socket) {
 			}
 		}
 	}
-	if f.polls != want {
-		t.Errorf("it ran %d times in %d posts and %d polls, want %d", f.polls, many, many, want)
+	if ran != want {
+		t.Errorf("it ran %d times in %d posts and %d polls, want %d", ran, many, many, want)
 	}
 	once(t, "poll", sock.last)
 	upgrade := sock.upgrade()
@@ -251,7 +242,6 @@ func (f *finding) replayed(t *testing.T, s *site, open []*socket) {
 		f.replays += "; its cookie is discarded"
 	}
 	for i, sock := range open {
-		sock.b.t.Helper()
 		if got := sock.mustAsk("echo", "still"); got != "still" {
 			t.Errorf("%s: after the replays the echo is %q", transports[i].name, got)
 		}

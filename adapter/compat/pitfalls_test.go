@@ -43,15 +43,13 @@ func rowOf(mw ...gin.HandlerFunc) row {
 func behind(mw gin.HandlerFunc) gin.HandlerFunc { return func(c *gin.Context) { mw(c) } }
 
 // TestP12TimeoutIsRefused wherever sockets would meet it.
-func TestP12TimeoutIsRefused(t *testing.T) {
-	t.Parallel()
+func TestP12TimeoutIsRefused(t *testing.T) { // not parallel: timeout.New writes a variable of its package
 	f := finding{row: named(t, "gin-contrib/timeout")}
 	f.cannotWork(t)
 }
 
 // TestP12NaiveTimeoutAnswersAHeldPoll: which is why it is refused.
 func TestP12NaiveTimeoutAnswersAHeldPoll(t *testing.T) {
-	t.Parallel()
 	s := mustSite(t, rowOf(behind(timeout.New(timeout.WithTimeout(time.Second)))), mounting{above: true})
 	sock := s.open(t, polling, "")
 	if _, a := sock.tryNext(); a == nil || a.status != http.StatusRequestTimeout {

@@ -113,12 +113,18 @@ func (a *Auth) Providers() []ProviderInfo {
 	return infos
 }
 
-// Identity says who the session of c belongs to, for adapter's Identify. It
-// is nil for a visitor and for a person who is no longer in the store; the
-// error of a store that does not answer is returned as it is, so that the
-// adapter can tell "nobody" from "unknown".
+// Identity says who c is from, for adapter's Identify: whom the token that
+// Tokens.Bearer has found names, or else the session. It is nil for a visitor
+// and for a person who is no longer in the store; the error of a store that
+// does not answer is returned as it is, so that the adapter can tell "nobody"
+// from "unknown".
 func (a *Auth) Identity(c *gin.Context) (*adapter.Identity, error) {
-	id, ok := adapter.LoggedIn(c)
+	v, _ := c.Get(tokenIdentity)
+	id, ok := v.(adapter.Identity)
+	if !ok {
+		// Only now: a session that is not looked at is not the socket's.
+		id, ok = adapter.LoggedIn(c)
+	}
 	if !ok {
 		return nil, nil
 	}

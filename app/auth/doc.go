@@ -28,9 +28,15 @@
 // Nothing is derived from the Host header: redirect URIs are built from the
 // public URL of the configuration.
 //
+// # Tokens
+//
+// Clients that keep no cookies show a token instead: Tokens.Bearer is a
+// middleware for the same chain, after which Identity finds the same person.
+//
 // # Errors
 //
-// The handlers write no error pages. They call c.Error with an *app.Error,
+// The handlers write no error pages (Bearer does: it also runs where there are
+// no pages). They call c.Error with an *app.Error,
 // whose message is for the person and whose cause is for the log, and abort;
 // a middleware above renders it.
 //

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Config is what the environment says. FromEnv makes it.
@@ -28,6 +29,9 @@ type Config struct {
 	// TrustedProxies are the addresses and networks whose X-Forwarded-For is
 	// believed: TRUSTED_PROXIES, separated by commas (none).
 	TrustedProxies []string
+	// TokenLife is how long a token of POST /api/login is valid: TOKEN_LIFE
+	// (10m), at most MaxTokenLife.
+	TokenLife time.Duration
 	// Log writes to standard error what is at least LOG_LEVEL (warn): debug,
 	// info (a line for every request), warn or error.
 	Log *slog.Logger
@@ -81,6 +85,15 @@ func FromEnv(getenv func(string) string) (Config, error) {
 			continue
 		}
 		cfg.TrustedProxies = append(cfg.TrustedProxies, entry)
+	}
+
+	cfg.TokenLife = 10 * time.Minute
+	if raw := get("TOKEN_LIFE"); raw != "" {
+		life, err := time.ParseDuration(raw)
+		if err != nil || life < time.Second || life > MaxTokenLife {
+			invalid("TOKEN_LIFE", "want a duration from 1s to %v, such as 10m", MaxTokenLife)
+		}
+		cfg.TokenLife = life
 	}
 
 	level := slog.LevelWarn

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // env stands in for os.Getenv.
@@ -94,6 +95,9 @@ func TestFromEnvRefuses(t *testing.T) {
 		{"public URL with password, and broken", env{"PUBLIC_URL": "https://u:hunter2@example.org:x"}, []string{"PUBLIC_URL", "not a URL"}},
 		{"proxies by name", env{"TRUSTED_PROXIES": "proxy.lan"}, []string{"TRUSTED_PROXIES", `"proxy.lan"`}},
 		{"proxies with a bad mask", env{"TRUSTED_PROXIES": "10.0.0.0/99"}, []string{"TRUSTED_PROXIES"}},
+		{"token life is no duration", env{"TOKEN_LIFE": "10"}, []string{"TOKEN_LIFE=10", "1s to 24h"}},
+		{"tokens for a week", env{"TOKEN_LIFE": "168h"}, []string{"TOKEN_LIFE=168h"}},
+		{"tokens for no time", env{"TOKEN_LIFE": "0s"}, []string{"TOKEN_LIFE=0s"}},
 		{"log level", env{"LOG_LEVEL": "loud"}, []string{"LOG_LEVEL=loud"}},
 		{"everything at once", env{"PORT": "x", "TRUSTED_PROXIES": "y", "LOG_LEVEL": "z"}, []string{"PORT", "TRUSTED_PROXIES", "LOG_LEVEL"}},
 	}
@@ -112,6 +116,14 @@ func TestFromEnvRefuses(t *testing.T) {
 				t.Errorf("the error tells the password: %q", err)
 			}
 		})
+	}
+}
+
+func TestTokenLife(t *testing.T) {
+	for set, want := range map[string]time.Duration{"": 10 * time.Minute, "2m": 2 * time.Minute} {
+		if got := testConfig(t, env{"TOKEN_LIFE": set}).TokenLife; got != want {
+			t.Errorf("TOKEN_LIFE=%s: tokens are valid for %v, want %v", set, got, want)
+		}
 	}
 }
 

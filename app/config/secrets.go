@@ -39,7 +39,8 @@ func LoadSecrets(dir string, log *slog.Logger) (Secrets, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	if err := writeSecrets(path, newSecrets()); err != nil && !errors.Is(err, fs.ErrExist) {
+	// Link, unlike Rename, never replaces what another process made first.
+	if err := writeFile(path, newSecrets(), os.Link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Secrets{}, fmt.Errorf("make secrets: %w", err)
 	}
 	// Read back what is there: another process may have been first.
@@ -72,14 +73,15 @@ func readSecrets(path string, log *slog.Logger) (Secrets, error) {
 	return s, nil
 }
 
-// writeSecrets makes the file in one step: it is complete or it is not there,
-// whenever the machine stops. It fails with fs.ErrExist if there is one.
-func writeSecrets(path string, s Secrets) error {
-	data, err := json.MarshalIndent(s, "", "  ")
+// writeFile puts v into the file at path in one step, which put makes of a
+// temporary file: os.Link or os.Rename. The file is complete or as it was,
+// whenever the machine stops.
+func writeFile(path string, v any, put func(temp, path string) error) error {
+	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), secretsFile+".*") // 0600
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
 	if err != nil {
 		return err
 	}
@@ -88,8 +90,7 @@ func writeSecrets(path string, s Secrets) error {
 	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
 		return err
 	}
-	// Link, unlike Rename, never replaces what another process made first.
-	if err := os.Link(temp.Name(), path); err != nil {
+	if err := put(temp.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -88,7 +89,8 @@ type errorPage struct {
 // wantsJSON reports whether the caller is a program: by what it asks, or by
 // what it accepts.
 func wantsJSON(c *gin.Context) bool {
-	if slices.Contains([]string{"/me", "/healthz"}, c.Request.URL.Path) {
+	path := c.Request.URL.Path
+	if slices.Contains([]string{"/me", "/healthz"}, path) || strings.HasPrefix(path, "/api/") {
 		return true
 	}
 	return c.NegotiateFormat(gin.MIMEHTML, gin.MIMEJSON) == gin.MIMEJSON

@@ -82,10 +82,19 @@ func (s *site) publicHost(c *gin.Context) {
 	c.Abort()
 }
 
+// onlyThisMachine refuses requests that name another host: a page whose name was
+// made to lead to this machine (DNS rebinding) is of the same origin as what it
+// asks, to the browser and to every check of origins.
+func onlyThisMachine(c *gin.Context) {
+	if !loopback(c.Request.Host) {
+		fail(c, app.Errorf(app.CodeForbidden, "This is for development on this machine only."))
+	}
+}
+
 // loopback reports whether hostport names this machine's loopback interface.
 func loopback(hostport string) bool {
 	u := url.URL{Host: hostport}
 	host := u.Hostname()
 	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

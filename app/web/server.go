@@ -74,6 +74,10 @@ type Config struct {
 	// Dev serves the development login provider under DevPath. Nil: none.
 	Dev http.Handler
 
+	// TokenLogin answers POST /api/login, to this machine only: it is for
+	// development, like Dev. Nil: none.
+	TokenLogin gin.HandlerFunc
+
 	// Templates holds layout.html and the pages, Static the files under /static/.
 	Templates, Static fs.FS
 
@@ -127,6 +131,13 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Dev != nil {
 		engine.Any(DevPath+"/*path", gin.WrapH(cfg.Dev))
 	}
+
+	if cfg.TokenLogin != nil {
+		engine.POST("/api/login", onlyThisMachine, cfg.TokenLogin)
+	}
+	api := engine.Group("/api", noStore)
+	api.Use(cfg.Sockets.HTTP()...)
+	api.GET("/self", s.me)
 
 	people := engine.Group("/", s.publicHost, noStore)
 	people.Use(cfg.Sockets.HTTP()...)

@@ -43,6 +43,7 @@ type world struct {
 
 	static fstest.MapFS // nil: the real files
 	dev    http.Handler
+	tokens gin.HandlerFunc
 
 	mu     sync.Mutex
 	posted []app.Draft
@@ -167,6 +168,9 @@ func (w *world) site(t testing.TB) http.Handler {
 		User:      w.User,
 		Health:    func(context.Context) error { return w.health },
 		Dev:       w.dev,
+
+		TokenLogin: w.tokens,
+
 		Templates: os.DirFS("../../templates"),
 		Static:    os.DirFS("../../static"),
 		Logger:    slog.New(slog.NewTextHandler(&w.log, nil)),
@@ -665,6 +669,40 @@ func TestSocketsAndDevelopmentProviderAreMounted(t *testing.T) {
 	w.get(t, DevPath+"/authorize").want(t, 404)
 	w.dev = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, "dev "+r.URL.Path) })
 	w.get(t, DevPath+"/authorize").want(t, 200, "dev /dev/oidc/authorize")
+}
+
+func TestAPI(t *testing.T) {
+	w := newWorld()
+	w.get(t, "/api/self").want(t, 401, `"code":"unauthenticated"`)
+	w.get(t, "/api/nothing", "Accept", "text/html").want(t, 404, `"code":"not_found"`)
+	w.request(t, "POST", "/api/login", "").want(t, 404, `"code":"not_found"`)
+	w.user = &ada
+	a := w.get(t, "/api/self", "Accept", "text/html")
+	a.want(t, 200, `"id":"u1"`, `"name":"Ada"`)
+	if got := a.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control = %q, want no-store", got)
+	}
+
+	w.tokens = func(c *gin.Context) { c.String(http.StatusOK, "a token") }
+	for header, status := range map[[2]string]int{
+		{"Host", "localhost:3000"}:           200,
+		{"Host", "127.0.0.1:3000"}:           200,
+		{"Host", "[::1]:3000"}:               200,
+		{"Host", "rebound.example:3000"}:     403, // to this machine's address, by its owner
+		{"Host", "localhost.evil.example"}:   403,
+		{"Origin", "http://localhost:3000"}:  200,
+		{"Origin", "https://evil.example"}:   403,
+		{"Origin", "null"}:                   403,
+		{"Sec-Fetch-Site", "cross-site"}:     403,
+		{"Content-Type", "application/json"}: 200,
+	} {
+		a := w.request(t, "POST", "/api/login", "", header[0], header[1])
+		a.want(t, status)
+		if status == 403 {
+			a.want(t, status, `"code":"forbidden"`)
+		}
+	}
+	w.get(t, "/api/login").want(t, 404, `"code":"not_found"`)
 }
 
 func TestInitial(t *testing.T) {

@@ -34,13 +34,6 @@ func (c *pollClient) wantPoll3(want string, framed bool) {
 	}
 }
 
-func (c *pollClient) mustPost3(body string) {
-	c.t.Helper()
-	if err := c.Post(eio.DecodePayload(eio.V3, []byte(body), eio.Limits{})); err != nil {
-		c.t.Fatalf("POST %q: %v", body, err)
-	}
-}
-
 func bytesFrame(b string) Frame {
 	return Packet(eio.Packet{Type: eio.Message, Binary: true, Data: []byte(b)})
 }
@@ -117,14 +110,14 @@ func TestPolling3Heartbeat(t *testing.T) {
 	polling3(t, V3, func(t *testing.T, c *pollClient) {
 		for range 20 {
 			time.Sleep(44 * time.Second)
-			c.mustPost3("1:2")
+			c.mustPost("1:2")
 			c.wantPoll3("1:3", false)
 		}
-		c.mustPost3("8:2é and x")
+		c.mustPost("8:2é and x")
 		c.wantPoll3("8:3é and x", false)
 		last := time.Now()
 		time.Sleep(30 * time.Second)
-		c.mustPost3("21:4a message is no ping")
+		c.mustPost("21:4a message is no ping")
 		c.wantPoll3("1:1", false)
 		within(t, "the end", last, 45*time.Second, tick)
 		c.wantEnd(ReasonPingTimeout)
@@ -146,7 +139,7 @@ func TestPolling3HeldPostIsNoSilence(t *testing.T) {
 	polling3(t, V3, func(t *testing.T, c *pollClient) {
 		c.h.receive = func(bool, []byte) Task { c.Pause(); return nil }
 		posted := make(chan error, 1)
-		go func() { posted <- c.Post(eio.DecodePayload(eio.V3, []byte("5:4slow"), eio.Limits{})) }()
+		go func() { posted <- c.post("5:4slow") }()
 		time.Sleep(10 * time.Minute)
 		c.alive()
 		c.Resume()
@@ -166,16 +159,21 @@ func TestPolling3HeldPostIsNoSilence(t *testing.T) {
 func TestPolling3RefusesPackets(t *testing.T) {
 	for _, body := range []string{"1:3", "1:0", "1:5", "6:b2AP8=", "6:b6AP8="} {
 		polling3(t, V3, func(t *testing.T, c *pollClient) {
-			c.mustPost3(body)
-			c.wantPoll3("1:1", false)
+			held := c.hold()
+			c.mustPost(body)
+			if a := <-held; a.body != "1" {
+				t.Errorf("after the POST %q the held poll was answered %+v, want a close packet", body, a)
+			}
 			c.wantEnd(ReasonParse)
 		})
 	}
 	// In protocol 4 they are the server's.
 	polling(t, func(t *testing.T, c *pollClient) {
 		c.mustPost("2")
-		c.wantPoll("1")
 		c.wantEnd(ReasonParse)
+		if a := c.poll(); !errors.Is(a.err, ErrClosed) || !c.Spent() {
+			t.Errorf("a poll after the end: %+v, want %v", a, ErrClosed)
+		}
 	})
 }
 
@@ -273,7 +271,7 @@ func TestWebSocket3Bytes(t *testing.T) {
 func TestUpgrade3(t *testing.T) {
 	polling3(t, V3Text, func(t *testing.T, c *pollClient) {
 		time.Sleep(20 * time.Second)
-		c.mustPost3("1:2")
+		c.mustPost("1:2")
 		last := time.Now()
 		c.wantPoll3("1:3", false)
 		held := c.hold()

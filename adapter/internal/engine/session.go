@@ -164,11 +164,12 @@ func (s *Session) Limit(bytes int) {
 	}
 }
 
-// Polls reports whether the session is, or was when it ended, carried by polls.
-func (s *Session) Polls() bool {
+// Spent reports whether the session has ended and no poll gets anything of it
+// any more.
+func (s *Session) Spent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ws == nil
+	return s.closed && (s.ws != nil || len(s.out) == 0)
 }
 
 // Close ends the session, unless it has ended already.
@@ -219,6 +220,21 @@ func (s *Session) closeLocked(cause Cause) {
 	// waits, or for the one that is on its way.
 	s.out = append(s.out, Packet(eio.Packet{Type: eio.Close}))
 	s.answerLocked()
+	if cause.byPeer() {
+		s.out = nil
+	}
+}
+
+// byPeer reports whether the peer ended the connection: by leaving, or by
+// breaking the protocol. To its next poll the session is unknown, as the text
+// wants it ("an HTTP 400 error status and close the session"); only who was sent
+// away has a last word to fetch.
+func (c Cause) byPeer() bool {
+	switch c.Reason {
+	case ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParse, ReasonTooLarge:
+		return true
+	}
+	return false
 }
 
 type closeTask struct {
@@ -271,9 +287,11 @@ func (s *Session) Poll(done <-chan struct{}) ([]Frame, error) {
 	return nil, nil
 }
 
-// Post takes the packets of one POST, in order. The first error among them
-// ends the session and is returned.
-func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
+// BeginPost is called when a POST comes in, before its body is read: of two at
+// once it is not known which came first. It returns ErrClosed when the session
+// does not poll any more, and ErrOverlap for a second POST, which ends it. Else
+// EndPost has to follow.
+func (s *Session) BeginPost() error {
 	s.mu.Lock()
 	switch {
 	case s.closed || s.ws != nil:
@@ -286,11 +304,25 @@ func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
 	}
 	s.posting = true
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.posting = false
-		s.mu.Unlock()
-	}()
+	return nil
+}
+
+// EndPost is called when a POST has been taken, or has failed.
+func (s *Session) EndPost() {
+	s.mu.Lock()
+	s.posting = false
+	s.mu.Unlock()
+}
+
+// Post takes the packets of the POST that has begun, in order. The first error
+// among them ends the session and is returned.
+func (s *Session) Post(packets iter.Seq2[eio.Packet, error]) error {
+	s.mu.Lock()
+	over := s.closed || s.ws != nil // since it began
+	s.mu.Unlock()
+	if over {
+		return ErrClosed
+	}
 	for p, err := range packets {
 		if err != nil {
 			s.Close(Cause{Reason: ReasonParse, Err: err})

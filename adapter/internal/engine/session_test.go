@@ -61,7 +61,11 @@ func (c *pollClient) wantPoll(want string) {
 }
 
 func (c *pollClient) post(body string) error {
-	return c.Post(eio.DecodePayload(eio.V4, []byte(body), eio.Limits{}))
+	if err := c.BeginPost(); err != nil {
+		return err
+	}
+	defer c.EndPost()
+	return c.Post(eio.DecodePayload(c.Dialect().Version(), []byte(body), eio.Limits{}))
 }
 
 func (c *pollClient) mustPost(body string) {
@@ -473,7 +477,9 @@ func TestUpgradeTimeout(t *testing.T) {
 func (c *pollClient) mustBe(polls bool) {
 	c.t.Helper()
 	synctest.Wait()
-	if c.Polls() != polls {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if (c.ws == nil) != polls {
 		c.t.Fatalf("carried by polls: %v, want %v", !polls, polls)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Type is what a packet is for.
@@ -243,6 +244,27 @@ func (p Packet) check(data []byte) error {
 		return checkPlaceholders(data, p.Attachments)
 	}
 	return nil
+}
+
+// CheckEvent says what is wrong with the payload of an event that has not come
+// through Decode, if anything.
+func CheckEvent(data json.RawMessage, attachments [][]byte) error {
+	return checkPayload(Event, data, attachments)
+}
+
+// CheckAnswer is CheckEvent for the payload of an answer.
+func CheckAnswer(data json.RawMessage, attachments [][]byte) error {
+	return checkPayload(Ack, data, attachments)
+}
+
+func checkPayload(t Type, data json.RawMessage, attachments [][]byte) error {
+	switch {
+	case len(attachments) > MaxAttachments:
+		return fmt.Errorf("expected at most %d attachments, got %d", MaxAttachments, len(attachments))
+	case !utf8.Valid(data):
+		return errors.New("expected UTF-8 text, got other bytes")
+	}
+	return Packet{Type: t, HasID: true, Attachments: len(attachments)}.check(data)
 }
 
 var errNoName = errors.New("expected the name of an event, got an empty array")

@@ -86,13 +86,32 @@ func (person Person) subject() string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// A Profile is what the provider says about a person.
+type Profile struct {
+	Subject string
+	Name    string
+	Picture string // a URL
+}
+
+// Profile returns what a login under that username would say, for a way to log
+// in that shows no pages. It is an error if nobody can have that name.
+func (p *Provider) Profile(username string) (Profile, error) {
+	person, err := p.person(username)
+	if err != nil {
+		return Profile{}, fmt.Errorf("devoidc: username: %w", err)
+	}
+	return Profile{person.subject(), person.Name, p.picture(person)}, nil
+}
+
+func (p *Provider) picture(person Person) string { return p.cfg.Issuer + avatarPath(person) }
+
 // claims are the profile claims of OpenID Connect Core 5.1.
 func (p *Provider) claims(person Person) map[string]any {
 	return map[string]any{
 		"sub":                person.subject(),
 		"name":               person.Name,
 		"preferred_username": person.Username,
-		"picture":            p.cfg.Issuer + avatarPath(person),
+		"picture":            p.picture(person),
 	}
 }
 

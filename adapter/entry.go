@@ -1,0 +1,142 @@
+package adapter
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// decide opens the socket for who the connection is, or for whom the token in
+// its auth names. One that the chain has refused for want of a credential waits,
+// where it may show one in a first message.
+func (s *sioSocket) decide(adm *admission) {
+	srv, sock := s.conn.srv, &s.socket
+	token, e := srv.authToken(sock.auth)
+	switch {
+	case e != nil:
+		s.socket.deny(e)
+	case token != "":
+		sock.identity.Store(nil) // until it is known whom the token names
+		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
+	case srv.takes(inFirstMessage) && s.mustWait(adm):
+		s.wait(adm)
+	case adm.refusal != nil:
+		s.socket.deny(adm.refusal)
+	default:
+		srv.follow.add(sock, adm)
+		if srv.over(adm) {
+			// Before the start: no handler runs for a session that has ended.
+			s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
+			return
+		}
+		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
+			srv.follow.remove(sock)
+		}
+	}
+}
+
+// mustWait reports whether somebody has to be named first. A connection that is
+// in use does not wait: it is not to be closed for a socket that is not let in.
+func (s *sioSocket) mustWait(adm *admission) bool {
+	if adm.refusal != nil {
+		return s.pending() != nil
+	}
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return adm.identity == nil && !s.socket.ns.anonymous && len(s.conn.sockets) == 1
+}
+
+// wait grants the namespace to a socket that is nobody's yet, so that its client
+// can send a first message.
+func (s *sioSocket) wait(adm *admission) {
+	conn := s.conn
+	if conn.waits.Load() == nil {
+		if e := conn.mustShow(adm); e != nil {
+			s.socket.deny(e)
+			return
+		}
+	}
+	conn.mu.Lock()
+	full := len(conn.sockets) > pendingSockets
+	conn.mu.Unlock()
+	if full {
+		s.socket.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+		return
+	}
+	s.socket.mu.Lock()
+	s.socket.greeted = true
+	s.socket.mu.Unlock()
+	s.socket.waiting.Store(true)
+	s.connected()
+}
+
+// mustShow lets the connection wait for a credential.
+func (conn *sioConn) mustShow(adm *admission) *Error {
+	waits, e := conn.srv.lobby.enter(adm.address, conn.srv.cfg.AuthTimeout, conn.session.Close)
+	if e != nil {
+		return e
+	}
+	conn.waits.Store(waits)
+	conn.session.Limit(pendingInput)
+	return nil
+}
+
+// freshFor is how long what the chain said at the handshake is good for a
+// namespace that is asked for later.
+const freshFor = time.Second
+
+// ask decides, in the socket's first turn, whether it is let in.
+func (s *Socket) ask(adm *admission) error {
+	srv := s.ns.srv
+	if time.Since(adm.shake.Time()) > freshFor || srv.follow.saveCount() != adm.seen {
+		p, o := srv.replay(s)
+		switch o {
+		case unknown:
+			return srv.refusal(p.err)
+		case refused:
+			return p.refused()
+		}
+		if old := s.Identity(); old != nil && !old.is(p.identity) {
+			return &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
+		}
+		s.adopt(p.identity, false) // the guards are asked below
+	}
+	return s.let()
+}
+
+// askWith decides by a token that is for this socket alone.
+func (s *Socket) askWith(token string, adm *admission) error {
+	srv, p := s.ns.srv, s.link.pending()
+	if e := p.try(); e != nil {
+		return e
+	}
+	defer p.tried()
+	now, e := srv.present(s.Context(), adm.shake, adm.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
+	if e != nil {
+		return e
+	}
+	s.keys, s.ref = now.keys, now.ref
+	s.shake.Store(now.shake)
+	s.adopt(now.identity, false)
+	srv.follow.add(s, now)
+	if s.isClosed() {
+		srv.follow.remove(s)
+	}
+	if srv.over(now) {
+		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
+	}
+	if err := s.let(); err != nil {
+		return err
+	}
+	s.link.proven()
+	return nil
+}
+
+// let asks the namespace whether it lets the socket in as who it is.
+func (s *Socket) let() error {
+	id := s.Identity()
+	if err := s.ns.admits(id); err != nil {
+		return err
+	}
+	return s.ns.guard(&eventContext{Context: s.Context(), socket: s, identity: id}, s)
+}
