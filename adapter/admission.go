@@ -67,6 +67,9 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	if s.takes(inAuth) || s.takes(inFirstMessage) {
 		adm.address = m.address(c)
 	}
+	// Before the headers are read: for writers above the route, some of which
+	// set theirs when they learn the status.
+	c.Status(statusOpen(c))
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
 	adm.shake = adm.shake.answered(req, adm.answer)
@@ -162,8 +165,8 @@ func (s *Server) inBand(c *gin.Context, e *Error) bool {
 	if c.Query("refusals") != "close" {
 		return false
 	}
-	answer := answerHeaders(c, nil)
 	c.Status(http.StatusSwitchingProtocols)
+	answer := answerHeaders(c, nil)
 	conn, err := s.eng.Upgrade(c.Writer, c.Request, answer, nobody{})
 	if err != nil {
 		return !errors.Is(err, engine.ErrNotWebSocket)

@@ -147,9 +147,18 @@ func (s *Server) terminal(c *gin.Context) {
 		return
 	}
 	// Through the topmost writer, so that one which acts on the status (scs
-	// commits its cookie, loggers note it) sees the 101.
-	c.Writer.WriteHeader(http.StatusSwitchingProtocols)
+	// commits its cookie, loggers note it) sees the real answer's.
+	c.Writer.WriteHeader(statusOpen(c))
 	c.Writer.WriteHeaderNow()
+	p.w.sealed = true
+}
+
+// statusOpen is the status of the answer to a handshake that is let through.
+func statusOpen(c *gin.Context) int {
+	if c.IsWebsocket() {
+		return http.StatusSwitchingProtocols
+	}
+	return http.StatusOK // of the first poll
 }
 
 // errLostContext is why nobody is known where a middleware has cut the request

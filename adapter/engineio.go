@@ -173,7 +173,6 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 		return
 	}
 	if transport == "websocket" {
-		c.Status(http.StatusSwitchingProtocols)
 		session, err := s.eng.OpenWebSocket(c.Writer, c.Request, adm.answer, d, conn)
 		if err != nil {
 			if errors.Is(err, engine.ErrNotWebSocket) {
@@ -281,6 +280,12 @@ func (conn *sioConn) post(c *gin.Context) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	if err != nil {
+		if c.Writer.Written() {
+			// A middleware that bounds the body has answered already.
+			conn.session.Close(engine.Cause{Reason: engine.ReasonTooLarge, Err: err})
+			c.Abort()
+			return
+		}
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			conn.session.Close(engine.Cause{Reason: engine.ReasonTooLarge, Err: err})
 			c.AbortWithStatusJSON(http.StatusRequestEntityTooLarge, &eio.Error{Code: eio.ErrRequest.Code,

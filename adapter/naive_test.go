@@ -27,10 +27,15 @@ type naive struct {
 
 func newNaive(t *testing.T) *naive {
 	t.Helper()
+	return newNaiveOn(t, newMemstore(t))
+}
+
+func newNaiveOn(t *testing.T, st sessions.Store) *naive {
+	t.Helper()
 	gin.SetMode(gin.ReleaseMode)
 	n := &naive{gate: adaptertest.NewGate(), events: make(chan func(*gin.Context, sessions.Session) string)}
 	e := gin.New()
-	e.Use(sessions.Sessions("sid", newMemstore(t)))
+	e.Use(sessions.Sessions("sid", st))
 	e.POST("/login", func(c *gin.Context) {
 		s := sessions.Default(c)
 		s.Set("user", c.Query("user"))
@@ -185,6 +190,60 @@ func TestP04NaiveSaveBringsSessionBack(t *testing.T) {
 	})
 	if _, user := thief.Get("/me"); user != "alice" {
 		t.Errorf("the old cookie is %q, want alice: this test no longer shows the danger", user)
+	}
+}
+
+func TestP06NaiveCookieOutlivesLogout(t *testing.T) {
+	n := newNaiveOn(t, newCookieStore(t))
+	alice, _ := n.open(t)
+	thief := alice.Clone()
+	alice.MustPost("/logout")
+	if _, user := thief.Get("/me"); user != "alice" {
+		t.Errorf("the old cookie is %q, want alice: this test no longer shows the danger", user)
+	}
+}
+
+func TestP16NaiveCopyIsGoodForLittle(t *testing.T) {
+	gin.SetMode(gin.ReleaseMode)
+	kept := make(chan *gin.Context, 1)
+	e := gin.New()
+	e.GET("/", func(c *gin.Context) { kept <- c.Copy() })
+	if status, _ := adaptertest.NewBrowser(t, adaptertest.Serve(t, e)).Get("/"); status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	c := <-kept
+	<-c.Request.Context().Done()
+	for name, f := range map[string]func(){
+		"Header":    func() { c.Header("X-Seen", "yes") },
+		"SetCookie": func() { c.SetCookie("seen", "yes", 60, "/", "", false, true) },
+		"many Next": func() {
+			for range 100 {
+				c.Next()
+			}
+		},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s did not panic: this test no longer shows the danger", name)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+func TestP21NaiveUpgradeAdmitsAnybody(t *testing.T) {
+	n := newNaive(t)
+	for name, header := range map[string]http.Header{"no cookie": nil, "a forged one": {"Cookie": {"sid=forged"}}} {
+		c, _, err := adaptertest.NewBrowser(t, n.URL).TryDial("/socket", header)
+		if err != nil {
+			t.Errorf("%s: %v: this test no longer shows the danger", name, err)
+			continue
+		}
+		if user := n.do(c, func(_ *gin.Context, s sessions.Session) string { v, _ := s.Get("user").(string); return "is " + v }); user != "is " {
+			t.Errorf("%s: user %q", name, user)
+		}
 	}
 }
 

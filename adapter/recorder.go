@@ -21,7 +21,8 @@ type recorder struct {
 	header http.Header
 	status int // 0 until WriteHeader
 	body   bytes.Buffer
-	late   string // who wrote after 101
+	sealed bool   // the chain's end has answered
+	late   string // who wrote after that
 }
 
 var errChainHijack = errors.New("adapter: a middleware tried to hijack the handshake; the adapter upgrades the connection itself, after the chain")
@@ -36,9 +37,9 @@ func (w *recorder) WriteHeader(status int) {
 
 func (w *recorder) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
-	if w.status == http.StatusSwitchingProtocols {
-		// The answer is an upgrade; what a middleware writes after c.Next()
-		// would land in the middle of WebSocket frames.
+	if w.sealed {
+		// The answer is an upgrade or packets; what a middleware writes after
+		// c.Next() would land in the middle of them.
 		if w.late == "" {
 			w.late = caller()
 		}

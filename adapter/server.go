@@ -146,7 +146,8 @@ func (s *Server) Of(name string) *Namespace {
 // Use adds middlewares that identify: sessions, guards, token checks. They run
 // on the handshake and again on every replay, so they must be safe to repeat:
 // what they save during a replay is discarded. Use, UseOnce and UseEach keep
-// the order in which they are called.
+// the order in which they are called, and panic on middlewares of which it is
+// known that they cannot work on sockets, as Mount does.
 func (s *Server) Use(mw ...gin.HandlerFunc) { s.use(always, mw) }
 
 // UseOnce adds middlewares that run on the handshake only: loggers, metrics,
@@ -164,6 +165,9 @@ func (s *Server) use(w when, mws []gin.HandlerFunc) {
 	for _, mw := range mws {
 		if mw == nil {
 			panic("adapter: Use of a nil middleware")
+		}
+		if m, ok := find(unfits, mw); ok {
+			panic("adapter: Use, UseOnce or UseEach of " + m.name + ": " + m.why)
 		}
 		s.chain = append(s.chain, step{when: w, mw: mw})
 		if recovers(mw) {
@@ -207,7 +211,8 @@ func (s *Server) freeze() {
 
 // Mount registers the socket routes on e, or on a group of e. It panics, as
 // Gin does on a wrong route, on Use without Identify and on middlewares above
-// the route that cannot work there.
+// the route that cannot work there: timeouts, caches of pages and compression,
+// and loggers that would write the tokens of Query credentials.
 func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 	s.freeze()
 	g := &e.RouterGroup
@@ -247,13 +252,11 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 
 // checkAbove panics on middlewares that break every socket below them.
 func (s *Server) checkAbove(h gin.HandlerFunc) {
-	switch name := handlerName(h); {
-	case strings.HasPrefix(name, "github.com/gin-contrib/timeout."):
-		panic("adapter: gin-contrib/timeout above the socket route would end every socket at its deadline: put it on the groups of your pages")
-	case strings.HasPrefix(name, "github.com/gin-contrib/cache."):
-		panic("adapter: gin-contrib/cache above the socket route would answer a handshake from its cache: put it on the groups of your pages")
-	case strings.HasPrefix(name, "github.com/gin-gonic/gin.LoggerWithConfig") && slices.ContainsFunc(s.cfg.Credentials, Source.inURL):
-		panic("adapter: gin.Logger above the socket route would write the tokens of Query credentials to the log: mount the sockets before r.Use(gin.Logger()), or give the logger to srv.UseOnce")
+	if m, ok := find(unfits, h); ok {
+		panic("adapter: " + m.name + " above the socket route: " + m.why + "; or mount the sockets before r.Use")
+	}
+	if m, ok := find(tellers, h); ok && slices.ContainsFunc(s.cfg.Credentials, Source.inURL) {
+		panic("adapter: " + m.name + " above the socket route would publish the tokens of Query credentials: mount the sockets before r.Use, or give it to srv.UseOnce")
 	}
 }
 
@@ -375,7 +378,6 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 			}
 		}()
 	}
-	c.Status(http.StatusSwitchingProtocols) // for loggers above the route
 	conn, err := s.eng.Upgrade(c.Writer, r, adm.answer, link)
 	if err != nil {
 		s.upgradeFailed(c, err)
