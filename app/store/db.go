@@ -76,7 +76,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 
-	if err := db.migrate(ctx); err != nil {
+	if err := db.prepare(ctx); err != nil {
 		// The writer goes last: the last connection to close folds the WAL
 		// into the database, and a read-only one cannot.
 		return nil, errors.Join(fmt.Errorf("store: open %s: %w", path, err), db.read.Close(), db.write.Close())
@@ -92,6 +92,25 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return errors.Join(db.read.Close(), db.write.Close())
 	})
 	return db, nil
+}
+
+// prepare is migrate once the database is a WAL. Two that open a new one at the
+// same time may both want to make it one; SQLite tells one of them at once that
+// the database is busy, whatever the timeout.
+func (db *DB) prepare(ctx context.Context) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(busyTimeout); ; {
+		err := db.migrate(ctx)
+		if err == nil || !isBusy(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Ping reports whether the database can be read and written to. It takes the

@@ -76,3 +76,9 @@ func violates(err error, constraint int) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	return ok && e.Code() == constraint
 }
+
+// isBusy reports whether somebody else holds the database.
+func isBusy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (primary(e) == sqlite3.SQLITE_BUSY || primary(e) == sqlite3.SQLITE_LOCKED)
+}
