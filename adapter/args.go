@@ -30,6 +30,17 @@ type (
 	argBinder interface{ bind(incoming) error }
 )
 
+// argsOf returns what a handler has returned as the arguments of an answer.
+func argsOf(out any) []any {
+	switch out := out.(type) {
+	case nothing:
+		return nil
+	case argList:
+		return out.list()
+	}
+	return []any{out}
+}
+
 func (a Args2[A, B]) list() []any    { return []any{a.A, a.B} }
 func (a Args3[A, B, C]) list() []any { return []any{a.A, a.B, a.C} }
 

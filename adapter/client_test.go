@@ -3,7 +3,6 @@ package adapter_test
 import (
 	"context"
 	"crypto/sha256"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -62,23 +61,7 @@ func clientSite(t *testing.T, client fs.FS, group string, above func(*adapter.Se
 
 func fetch(t *testing.T, b *adaptertest.Browser, method, path string, header http.Header) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, b.URL+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for k, v := range header {
-		r.Header[k] = v
-	}
-	resp, err := b.HTTP.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(body)
+	return send(t, b, method, path, "", header)
 }
 
 func TestClientIsServed(t *testing.T) {

@@ -438,14 +438,20 @@ func (p *pass) nobody(s *Socket) Reason {
 	return ReasonUnauthorized
 }
 
+// newReplay is a pass that repeats a handshake: nobody waits for its answer.
+func (s *Server) newReplay(m *mount) *pass {
+	p := &pass{srv: s, mount: m}
+	p.visit.replay = true
+	// Whether nobody is enough is the question of each socket and namespace.
+	p.admit = func(context.Context, *Identity) error { return nil }
+	return p
+}
+
 // replay runs the chain again for s, with its request as it is now.
 func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
 	defer cancel()
-	p := &pass{srv: s, mount: sock.mount}
-	p.visit.replay = true
-	// Whether nobody is enough is each socket's own question: see apply.
-	p.admit = func(context.Context, *Identity) error { return nil }
+	p := s.newReplay(sock.mount)
 	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
 		return p, unknown
 	}

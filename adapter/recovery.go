@@ -76,7 +76,8 @@ func (e *keptEvent) size() (n int64) {
 	return n + int64(8*len(e.to)) + 300
 }
 
-// A ghost is a socket that was cut off.
+// A ghost is what is kept of a socket that was cut off, for its client to come
+// back to.
 type ghost struct {
 	pid       string
 	mark      uint64
@@ -102,7 +103,7 @@ func (g *ghost) size() int64 {
 // recoverable is what a socket has where there is recovery.
 type recoverable struct {
 	pid       string // the secret by which its client will ask for it
-	mark      uint64 // the same, for marking whom an event went to
+	mark      uint64 // a short and public pid: with it kept events note whom they went to
 	from      uint64 // the last event before it was there
 	asked     string // the pid that the client asks for
 	offset    string // and the last event it has seen

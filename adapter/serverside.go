@@ -178,14 +178,7 @@ func (c *cluster) runServerEvent(ctx context.Context, m *backplane.Message) (any
 
 // encodeAnswer writes what a handler has returned as the arguments of an answer.
 func encodeAnswer(out any) (backplane.Event, error) {
-	args := []any{out}
-	switch out := out.(type) {
-	case nothing:
-		args = nil
-	case argList:
-		args = out.list()
-	}
-	data, attachments, err := sio.EncodeArgs(args...)
+	data, attachments, err := sio.EncodeArgs(argsOf(out)...)
 	if err != nil {
 		return backplane.Event{}, fmt.Errorf("adapter: encode the answer: %w", err)
 	}

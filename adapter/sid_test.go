@@ -22,6 +22,13 @@ const enginePath = "/socket.io/?EIO=4&transport=polling"
 // engineDo makes one request of the protocol, with b's cookies.
 func engineDo(t *testing.T, b *adaptertest.Browser, method, path, body string, header http.Header) (status int, answer string, h http.Header) {
 	t.Helper()
+	resp, answer := send(t, b, method, path, body, header)
+	return resp.StatusCode, answer, resp.Header
+}
+
+// send makes a request with b's cookies and returns the answer and its body.
+func send(t *testing.T, b *adaptertest.Browser, method, path, body string, header http.Header) (*http.Response, string) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, b.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +45,7 @@ func engineDo(t *testing.T, b *adaptertest.Browser, method, path, body string, h
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(got), resp.Header
+	return resp, string(got)
 }
 
 // engineOpen opens a session by polling, connects to "/" and returns the sid.

@@ -94,14 +94,7 @@ func (s *sioSocket) refuse(e *Error) {
 }
 
 func (s *sioSocket) reply(in incoming, out any) error {
-	args := []any{out}
-	switch out := out.(type) {
-	case nothing:
-		args = nil
-	case argList:
-		args = out.list()
-	}
-	return s.ack(in, args)
+	return s.ack(in, argsOf(out))
 }
 
 func (s *sioSocket) ack(in incoming, args []any) error {

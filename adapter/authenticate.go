@@ -1,0 +1,140 @@
+package adapter
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// authenticateEvent is the message of FirstMessage.
+const authenticateEvent = "authenticate"
+
+// authenticate takes the credential of a first message, or a fresh one of a
+// socket that is open already. It is a turn of the socket's.
+func (s *Socket) authenticate(in incoming) {
+	srv := s.ns.srv
+	p := s.link.pending()
+	e := p.try()
+	if e != nil {
+		s.link.fail(in, e)
+		return
+	}
+	defer p.tried()
+	if !srv.begin() {
+		return // everything is about to be closed
+	}
+	defer srv.handshakes.Done()
+	token, e := tokenOf(in)
+	var adm *admission
+	if e == nil {
+		adm, e = srv.present(srv.ctx, s.shake.Load(), s.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
+	}
+	if e == nil {
+		e = s.mayBecome(adm)
+	}
+	p.tried() // before the answer, behind which the client may try again
+	if e != nil {
+		s.link.fail(in, e)
+		p.failed()
+		if p == nil && s.failed() {
+			s.close(ReasonUnauthorized)
+		}
+		return
+	}
+	s.become(adm) // before the answer: what the client sends behind it is for who it is now
+	_ = s.link.reply(in, nothing{})
+}
+
+// tokenOf returns the token of a first message: {token}, or the token itself.
+func tokenOf(in incoming) (string, *Error) {
+	var token string
+	if len(in.args) > 0 && json.Unmarshal(in.args[0], &token) != nil {
+		var members struct{ Token string }
+		if json.Unmarshal(in.args[0], &members) == nil {
+			token = members.Token
+		}
+	}
+	if token == "" {
+		return "", &Error{Code: CodeBadRequest, Message: `expected a "token"`}
+	}
+	return cleanToken(token)
+}
+
+// mayBecome decides whether the socket may be who adm says.
+func (s *Socket) mayBecome(adm *admission) *Error {
+	old, id := s.Identity(), adm.identity
+	if err := s.ns.admits(id); err != nil {
+		return s.visible(err, authenticateEvent)
+	}
+	switch {
+	case s.ns.srv.over(adm):
+		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
+	case old != nil && !old.is(id):
+		// Two people never share a socket.
+		return &Error{Code: CodeForbidden, Message: "this socket is somebody else's; connect again"}
+	}
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id}
+	if err := s.ns.guard(ctx, s); err != nil {
+		return s.visible(err, authenticateEvent)
+	}
+	return nil
+}
+
+// become makes the socket that of who adm says, and opens it if it has waited.
+func (s *Socket) become(adm *admission) {
+	srv := s.ns.srv
+	if !s.waiting.Load() {
+		s.link.proven()
+		srv.follow.rebind(s, adm)
+		s.setIdentity(adm.identity)
+		return
+	}
+	s.take(adm)
+	s.waiting.Store(false)
+	s.link.proven()
+	srv.follow.add(s, adm)
+	if srv.over(adm) {
+		s.close(ReasonSessionEnded)
+	}
+	if !s.start(nil) {
+		srv.follow.remove(s)
+	}
+}
+
+// failed counts what an open socket shows in vain.
+func (s *Socket) failed() (tooOften bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures++
+	return s.failures >= pendingAttempts
+}
+
+// present asks the chain who it is that connected with a handshake, if its
+// credentials are changed.
+func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change func(http.Header)) (*admission, *Error) {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	like := was.Request(ctx)
+	change(like.Header)
+	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
+	var err error
+	if now.shake, err = record(like, nil); err != nil {
+		return nil, s.refusal(err)
+	}
+	now.shake.issued = was.issued
+	p := s.newReplay(m)
+	p.req = like
+	switch p.run(methodReplay) {
+	case unknown:
+		return nil, s.refusal(p.err)
+	case refused:
+		return nil, p.refused()
+	}
+	now.identity, now.keys = p.identity, p.keys
+	if l := p.session(); l != nil {
+		now.sessionID, now.ref = l.id, sessionRef{l.store, l.name}
+	}
+	now.bind(like)
+	return now, nil
+}
