@@ -86,7 +86,9 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 func (s *Server) showCredentials(c *gin.Context) *Error {
 	sh, e := s.moveCredentials(c.Request)
 	c.Request = sh.req
-	c.Set(subprotocolKey, sh.subprotocol)
+	if sh.subprotocol != "" {
+		c.Set(subprotocolKey, sh.subprotocol)
+	}
 	return e
 }
 

@@ -71,11 +71,15 @@ func (adm *admission) bind(r *http.Request) {
 		return
 	}
 	h := sha256.New()
-	query := r.URL.Query()
-	for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
-		query.Del(k) // the protocol's own
+	query := ""
+	if r.URL.RawQuery != "" {
+		values := r.URL.Query()
+		for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
+			values.Del(k) // the protocol's own
+		}
+		query = values.Encode()
 	}
-	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query.Encode(), withoutPort(r.RemoteAddr))
+	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr))
 	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
 	h.Write(headers)
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
