@@ -124,3 +124,6 @@ func (s *Server) KeepGhost(rooms ...string) {
 	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
 	s.history.dies(sock, rooms, true, ReasonTransportClose)
 }
+
+// HashOf is the hash of a user, session, token or provider in an Ending.
+func HashOf(kind, value string) [32]byte { return hashOf(by(kind), value) }
