@@ -102,9 +102,10 @@ func (s *Server) load() ([]Ending, error) {
 			s.ended.addHash(e.Hash, now.Add(life))
 			continue
 		}
+		// A clock that was wrong then, or is now, dates it in the future.
 		at := e.At
-		if at.After(now.Add(maxAhead)) {
-			at = now.Add(clockSkew) // the clock was wrong then, or is now
+		if late := now.Add(maxAhead); at.After(late) {
+			at = late
 		}
 		ago := max(now.Sub(at.Add(-clockSkew)), 0)
 		s.revoked.hear(mark{by(e.Kind), e.Hash}, at.UnixNano(), ago, life)

@@ -124,18 +124,17 @@ func TestRevokeOutlivesARestart(t *testing.T) {
 
 func TestRevokedTokenOutlivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endings")
-	open := func() (*tokenSite, *adaptertest.Browser) {
-		s := newTokenSite(t, adapter.Config{Credentials: everySource, Endings: openEndings(t, path)}, nil)
-		return s, adaptertest.NewBrowser(t, s.URL)
+	open := func() *tokenSite {
+		return newTokenSite(t, adapter.Config{Credentials: everySource, Endings: openEndings(t, path)}, nil)
 	}
-	s, b := open()
+	s := open()
 	if _, err := s.Server.Revoke(t.Context(), adapter.ByToken("alice")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Server.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, b = open()
+	b := adaptertest.NewBrowser(t, open().URL)
 	if _, resp, err := b.TryDial(ws+"?token=alice", nil); err == nil || resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the revoked token: %v, want 401", err)
 	}
@@ -278,13 +277,8 @@ func TestEndingsThatFail(t *testing.T) {
 func TestEndingsAreTriedAgain(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
 	synctest.Test(t, func(t *testing.T) {
-		kept, book := &memoryEndings{err: errFull}, new(logBook)
-		srv, err := adapter.New(adapter.Config{Endings: kept})
-		if !errors.Is(err, errFull) {
-			t.Fatalf("New = %v", err)
-		}
-		kept.fail(nil)
-		srv = startBare(t, adapter.Config{Endings: kept, Logger: slog.New(book)}, nil)
+		kept, book := new(memoryEndings), new(logBook)
+		srv := startBare(t, adapter.Config{Endings: kept, Logger: slog.New(book)}, nil)
 		kept.fail(errFull)
 		if _, err := srv.Revoke(t.Context(), adapter.ByUser("ann")); !errors.Is(err, errFull) {
 			t.Errorf("Revoke = %v", err)
@@ -390,4 +384,3 @@ func TestClockThatIsSetBack(t *testing.T) {
 	wantNobody(t, "alice", alice)
 	wantUser(t, "alice", s.NewBrowser(t, "alice"))
 }
-

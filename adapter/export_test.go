@@ -127,3 +127,14 @@ func (s *Server) KeepGhost(rooms ...string) {
 
 // HashOf is the hash of a user, session, token or provider in an Ending.
 func HashOf(kind, value string) [32]byte { return hashOf(by(kind), value) }
+
+// Saves returns how many changes the server has counted for handshakes in
+// flight.
+func (s *Server) Saves() uint64 { return s.follow.saveCount() }
+
+// KeepGhostOf makes a socket of a user that is cut off.
+func (s *Server) KeepGhostOf(user string) {
+	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
+	sock.identity.Store(&Identity{UserID: user})
+	s.history.dies(sock, nil, true, ReasonTransportClose)
+}

@@ -79,9 +79,11 @@ const maxRevocations = 1 << 18
 // it has not arrived yet, logins of that minute are over when it does.
 const clockSkew = time.Minute
 
-// maxAhead is how far in the future another node's revocation may be dated. One
-// that is further is dated anew: that clock is broken.
-const maxAhead = time.Hour
+// maxAhead is how far in the future another node's revocation may be dated, but
+// no further than it is remembered: logins get stamps as late as that, and must
+// not be later than a revocation of when this one is forgotten. One that is
+// further ahead is dated anew by each node.
+const maxAhead = 48 * time.Hour
 
 // revoke makes a revocation here and now.
 func (v *revocations) revoke(m mark, life time.Duration) revocation {
@@ -99,14 +101,14 @@ func (v *revocations) revoke(m mark, life time.Duration) revocation {
 func (v *revocations) hear(m mark, at int64, ago, life time.Duration) (r revocation, news bool) {
 	now := time.Now()
 	born := now.Add(-ago)
-	switch early, late := born.UnixNano(), now.Add(maxAhead); {
+	switch early, late := born.UnixNano(), now.Add(min(maxAhead, life)); {
 	case at < early:
 		// That clock is slow by more than clockSkew. Dated by ours, it spares no
 		// login from before; those that the slow node makes in the meantime are
 		// not believed until it is as late there.
 		at = early
 	case at > late.UnixNano():
-		at = now.Add(clockSkew).UnixNano()
+		at = born.Add(clockSkew).UnixNano()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
