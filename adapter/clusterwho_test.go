@@ -406,6 +406,12 @@ func TestClusterSaveDuringAHandshake(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { ann.At(c.Sites[1]).Dial(ws + "?slow=1") })
 	<-gate.Entered
+	t.Cleanup(func() { // if it fails before
+		select {
+		case gate.Release <- struct{}{}:
+		default:
+		}
+	})
 	saves := c.Sites[1].Server.Saves()
 	ann.MustPost("/set?key=role&value=admin")
 	await(t, "the other node has heard of the save", func() bool { return c.Sites[1].Server.Saves() > saves })

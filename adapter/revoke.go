@@ -126,6 +126,8 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	for _, st := range s.stores {
 		life = max(life, st.sessionLife())
 	}
+	// A request that has loaded its session before may save it a little later.
+	life += tombstoneLife
 	m, now := w.mark(), time.Now()
 	r := revocation{at: now.UnixNano(), born: now, until: now.Add(life)}
 	// First the mark, so that nobody comes in any more, then who is in.
