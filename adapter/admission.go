@@ -24,8 +24,7 @@ type admission struct {
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
-	ran       time.Time   // when the chain began to run
-	revoked   uint64      // revocations before it ran
+	ran       int64       // when the chain began to run, in Unix nanoseconds
 	refusal   *Error      // why the chain refused one that may wait
 	address   string      // that limits count, where some may wait
 }
@@ -35,7 +34,7 @@ type admission struct {
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
 	req := c.Request
-	adm := &admission{mount: m, ran: time.Now(), revoked: s.revoked.made(), seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys

@@ -380,14 +380,13 @@ const maxRemembered = 400 * 24 * time.Hour
 // endedElsewhere makes sure that sessions which have ended on another node are
 // not used on this one: first the tombstone, then the sockets, as at home.
 func (c *cluster) endedElsewhere(ended []backplane.Ended) {
-	now := time.Now()
 	var lasting []Ending
 	for _, e := range ended {
 		life := min(e.For, maxRemembered)
 		if life <= 0 {
 			continue
 		}
-		if c.srv.ended.addHash(e.Session, now.Add(life)) && life > tombstoneLife {
+		if c.srv.ended.addFar(e.Session, life) && life > tombstoneLife {
 			// Its store has not forgotten it. Each node writes down what it is
 			// told: the other may keep its endings where this one cannot read.
 			lasting = append(lasting, endingOfSession(e.Session, life))

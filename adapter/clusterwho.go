@@ -51,7 +51,7 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 		switch {
 		case !m.by.known() || life <= 0:
 		case m.by == bySession:
-			if c.srv.ended.addHash(m.hash, time.Now().Add(life)) {
+			if c.srv.ended.addFar(m.hash, life) {
 				news = append(news, endingOfSession(m.hash, life))
 			}
 			if id := c.srv.follow.sessionOf(m.hash); id != "" {
@@ -70,14 +70,11 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 // changedElsewhere is for sessions that were saved on another node, and for its
 // Refresh.
 func (c *cluster) changedElsewhere(changed []backplane.Subject) {
-	f := &c.srv.follow
-	f.noteSave()
 	for _, s := range changed {
 		switch m := (mark{by(s.Kind), s.Hash}); {
 		case m.by == bySession:
-			if id := f.sessionOf(m.hash); id != "" {
-				f.replay(id)
-			}
+			// Also if it has no socket here: it may have a handshake in flight.
+			c.srv.follow.saved(c.srv.follow.sessionOf(m.hash))
 		case m.by.known():
 			c.hearing.changed(m)
 		}
@@ -151,9 +148,8 @@ func (h *hearing) Run() {
 				revoked[m] = true
 			}
 		}
-		srv.follow.noteSave()
 		var again []*Socket
-		for sock := range srv.bound() {
+		for _, sock := range srv.sockets() {
 			at, meant := time.Time{}, all
 			for _, w := range sock.whos(kinds) {
 				if t, ok := due[w.mark()]; ok {

@@ -99,7 +99,7 @@ func (s *Server) load() ([]Ending, error) {
 	for _, e := range all {
 		life := min(e.Until.Sub(now), maxRemembered)
 		if by(e.Kind) == bySession {
-			s.ended.addHash(e.Hash, now.Add(life))
+			s.ended.addFar(e.Hash, life)
 			continue
 		}
 		// A clock that was wrong then, or is now, dates it in the future.

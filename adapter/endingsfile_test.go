@@ -236,3 +236,23 @@ func TestEndingsFileFailsAndRecovers(t *testing.T) {
 		t.Errorf("%d endings after the file was removed, want the one that came later", got)
 	}
 }
+
+func FuzzParseEnding(f *testing.F) {
+	e := someEnding("a", time.Hour)
+	for _, kind := range []string{"session", "user", "token", "provider"} {
+		e.Kind = kind
+		f.Add(adapter.AppendEnding(nil, e))
+	}
+	f.Add([]byte("session  1 2 00000000\n"))
+	f.Add(make([]byte, 300))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		e, ok := adapter.ParseEnding(line)
+		if !ok {
+			return
+		}
+		again, ok := adapter.ParseEnding(adapter.AppendEnding(nil, e))
+		if !ok || again.Kind != e.Kind || again.Hash != e.Hash || !again.At.Equal(e.At) || !again.Until.Equal(e.Until) {
+			t.Errorf("%q is %+v, and written again %+v", line, e, again)
+		}
+	})
+}

@@ -138,3 +138,7 @@ func (s *Server) KeepGhostOf(user string) {
 	sock.identity.Store(&Identity{UserID: user})
 	s.history.dies(sock, nil, true, ReasonTransportClose)
 }
+
+// ParseEnding reads a line of an endings file, AppendEnding writes one.
+func ParseEnding(line []byte) (e Ending, ok bool)  { return parseEnding(line) }
+func AppendEnding(b []byte, e Ending) (all []byte) { return appendEnding(b, e) }

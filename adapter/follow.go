@@ -64,13 +64,10 @@ type binding struct {
 // session or token whose requests a chain cannot tell apart. It may look at
 // anything: a tenant in the path, a key in a header, the peer's address. Were
 // such sockets bound together, each replay would make them all who the first of
-// them is. Sockets without any credential have a binding each, and anonymous
-// ones among them an empty key.
+// them is. Anonymous sockets without any credential have an empty key and a
+// binding each.
 func (adm *admission) bind(r *http.Request) {
 	if adm.sessionID == "" && adm.token == "" {
-		if adm.identity != nil {
-			adm.binding = "\x00" + randomID() // its own, but Revoke has to find it
-		}
 		return
 	}
 	h := sha256.New()
@@ -206,16 +203,8 @@ func (f *follower) ofSessionLocked(id string) (found []*binding) {
 
 // saved is told of every save of a session.
 func (f *follower) saved(id string) {
-	f.noteSave()
-	f.replay(id)
-	if c := f.srv.cluster; c != nil {
-		c.changes.add(BySession(id).mark())
-	}
-}
-
-// replay has the sockets of a session looked at again.
-func (f *follower) replay(id string) {
 	f.mu.Lock()
+	f.saves++
 	found := f.ofSessionLocked(id)
 	f.mu.Unlock()
 	for _, b := range found {

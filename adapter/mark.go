@@ -49,24 +49,21 @@ func hashOf(b by, value string) [sha256.Size]byte {
 
 // revocations are what Revoke has ended by something else than a session.
 //
-// Two clocks are involved, and neither is compared with the other. Whether a
-// handshake that is under way began before is a question of this process:
-// revocations are numbered. Whether a login came before is one of the whole
-// cluster: each session notes when Login made it, and each revocation has a
-// time, the same on every node. See add and stamp for how they stay comparable
-// while clocks differ.
+// Two questions are asked of them, by two clocks. Whether a handshake that is
+// under way began before is a question of this process, and of its clock: born.
+// Whether a login came before is one of the whole cluster: each session notes
+// when Login made it, and each revocation has a date, the same on every node: at.
+// See clockSkew and stamp for how these stay comparable while clocks differ.
 type revocations struct {
 	mu    sync.RWMutex
 	of    map[mark]revocation
-	count uint64 // of all that ever were
 	sweep int
 }
 
 type revocation struct {
-	at     int64     // logins before it are over; Unix nanoseconds
-	born   time.Time // when it was made, by this node's clock
-	number uint64
-	until  time.Time
+	at    int64     // logins before it are over; Unix nanoseconds
+	born  time.Time // when it was made, by this node's clock
+	until time.Time
 }
 
 // maxRevocations bounds the memory of revocations.
@@ -85,14 +82,19 @@ const clockSkew = time.Minute
 // further ahead is dated anew by each node.
 const maxAhead = 48 * time.Hour
 
-// revoke makes a revocation here and now.
-func (v *revocations) revoke(m mark, life time.Duration) revocation {
+// newRevocation is one of here and now, to be remembered for life.
+func newRevocation(life time.Duration) revocation {
 	now := time.Now()
+	return revocation{at: now.Add(clockSkew).UnixNano(), born: now, until: now.Add(life)}
+}
+
+// add notes a revocation of this node, and returns it as it is dated.
+func (v *revocations) add(m mark, r revocation) revocation {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// Later than the stamp that a login has got because of the one before.
-	at := max(now.Add(clockSkew).UnixNano(), v.of[m].at+2)
-	r, _ := v.addLocked(m, revocation{at: at, born: now, until: now.Add(life)})
+	r.at = max(r.at, v.of[m].at+2)
+	r, _ = v.addLocked(m, r)
 	return r
 }
 
@@ -127,11 +129,8 @@ func (v *revocations) addLocked(m mark, r revocation) (_ revocation, news bool) 
 	if had && was.until.After(r.until) {
 		r.until = was.until
 	}
-	if news = !had || r.at > was.at; news {
-		v.count++
-		r.number = v.count
-	} else {
-		r.at, r.born, r.number = was.at, was.born, was.number
+	if news = !had || r.at > was.at; !news {
+		r.at, r.born = was.at, was.born
 	}
 	v.of[m] = r
 	if len(v.of) >= v.sweep {
@@ -152,14 +151,6 @@ func (v *revocations) find(w Who) (revocation, bool) {
 	}
 	r, ok := v.of[w.mark()]
 	return r, ok && time.Now().Before(r.until)
-}
-
-// made returns how many revocations there have been, for handshakes to ask
-// whether there were more since.
-func (v *revocations) made() uint64 {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.count
 }
 
 // stamp is the time that a login gets: now, but after every revocation of who
@@ -202,12 +193,11 @@ func (v *revocations) token(authorization string) bool {
 	return ok
 }
 
-// since reports whether w was revoked while a handshake was under way that
-// began at a time, when so many revocations had been made. One that is heard of
-// late may have been made before: then its user may have logged in again.
-func (v *revocations) since(w Who, made uint64, began time.Time) bool {
+// since reports whether w was revoked after t, a time of this node. One that is
+// heard of late may have been before: then its user may have logged in again.
+func (v *revocations) since(w Who, t time.Time) bool {
 	r, ok := v.find(w)
-	return ok && r.number > made && !began.After(r.born)
+	return ok && r.born.After(t)
 }
 
 // latest returns what other nodes are told: no more than limit, the latest.
@@ -220,12 +210,12 @@ func (v *revocations) latest(limit int) map[mark]revocation {
 	if len(all) <= limit {
 		return all
 	}
-	numbers := make([]uint64, 0, len(all))
+	births := make([]time.Time, 0, len(all))
 	for _, r := range all {
-		numbers = append(numbers, r.number)
+		births = append(births, r.born)
 	}
-	slices.Sort(numbers)
-	first := numbers[len(numbers)-limit]
-	maps.DeleteFunc(all, func(_ mark, r revocation) bool { return r.number < first })
+	slices.SortFunc(births, time.Time.Compare)
+	first := births[len(births)-limit]
+	maps.DeleteFunc(all, func(_ mark, r revocation) bool { return r.born.Before(first) })
 	return all
 }

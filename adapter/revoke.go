@@ -59,44 +59,17 @@ func (h *Handshake) token() string {
 	return token
 }
 
-// socketsOf returns the open sockets that are meant, also those whose handshake
-// is about to be answered.
+// sockets returns the open sockets that are meant.
 func (s *Server) socketsOf(w Who) (found []*Socket) {
 	if w.by == bySession {
 		return s.follow.sockets(w.value)
 	}
-	for sock := range s.bound() {
+	for _, sock := range s.sockets() {
 		if w.matches(sock) {
 			found = append(found, sock)
 		}
 	}
 	return found
-}
-
-// bound returns every socket that is identified: those that can be found in
-// their namespace, and those that are bound to their credential but have not
-// appeared there yet. Whoever has made a mark before it is called finds either
-// the socket, or the socket's handshake finds the mark.
-func (s *Server) bound() map[*Socket]struct{} {
-	all := make(map[*Socket]struct{})
-	s.follow.each(func(sock *Socket) { all[sock] = struct{}{} })
-	for _, sock := range s.sockets() {
-		all[sock] = struct{}{}
-	}
-	return all
-}
-
-// each calls f, which does not wait, for the sockets of every listed binding.
-func (f *follower) each(do func(*Socket)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, first := range f.bindings {
-		for b := first; b != nil; b = b.next {
-			for _, s := range b.sockets {
-				do(s)
-			}
-		}
-	}
 }
 
 // Revoke ends sockets and logins: "sign out everywhere", bans, a stolen device.
@@ -128,13 +101,12 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	}
 	// A request that has loaded its session before may save it a little later.
 	life += tombstoneLife
-	m, now := w.mark(), time.Now()
-	r := revocation{at: now.UnixNano(), born: now, until: now.Add(life)}
+	m, r := w.mark(), newRevocation(life)
 	// First the mark, so that nobody comes in any more, then who is in.
 	if w.by == bySession {
 		s.ended.add(w.value, life)
 	} else {
-		r = s.revoked.revoke(m, life)
+		r = s.revoked.add(m, r)
 	}
 	if s.cluster != nil {
 		s.cluster.tellRevoked(m, r)
@@ -194,7 +166,6 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 	if w.value == "" {
 		return errors.New("adapter: Refresh: expected a user, session, token or provider, got none")
 	}
-	s.follow.noteSave()
 	s.follow.refresh(s.socketsOf(w))
 	if s.cluster != nil {
 		s.cluster.changes.add(w.mark())
@@ -202,18 +173,11 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 	return nil
 }
 
-// noteSave counts a change for handshakes in flight. It comes before the sockets
-// are looked for that have to follow it: who is bound later sees that it was.
-func (f *follower) noteSave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.saves++
-}
-
 // refresh has sockets looked at again.
 func (f *follower) refresh(sockets []*Socket) {
 	bindings := make(map[*binding]struct{})
 	f.mu.Lock()
+	f.saves++ // for handshakes in flight
 	for _, s := range sockets {
 		if s.binding != nil {
 			bindings[s.binding] = struct{}{}
@@ -244,7 +208,6 @@ func (s *Server) over(adm *admission) bool {
 	if s.ended.has(adm.sessionID) || s.revoked.token(adm.token) {
 		return true
 	}
-	id := adm.identity
-	return id != nil && (s.revoked.since(ByUser(id.UserID), adm.revoked, adm.ran) ||
-		s.revoked.since(ByProvider(id.Provider), adm.revoked, adm.ran))
+	id, ran := adm.identity, time.Unix(0, adm.ran)
+	return id != nil && (s.revoked.since(ByUser(id.UserID), ran) || s.revoked.since(ByProvider(id.Provider), ran))
 }

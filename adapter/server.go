@@ -421,7 +421,12 @@ func (s *Server) upgradeFailed(c *gin.Context, err error) {
 }
 
 // sessionSaved and closeSession are how the store's events reach sockets.
-func (s *Server) sessionSaved(id string) { s.follow.saved(id) }
+func (s *Server) sessionSaved(id string) {
+	s.follow.saved(id)
+	if s.cluster != nil {
+		s.cluster.changes.add(BySession(id).mark())
+	}
+}
 
 func (s *Server) closeSession(id string, r Reason) {
 	for _, sock := range s.follow.sockets(id) {

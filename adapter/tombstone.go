@@ -29,7 +29,10 @@ type tombstone struct {
 }
 
 func (t *tombstones) has(id string) bool {
-	return id != "" && t.hasHash(hashSession(id))
+	t.mu.RLock()
+	none := len(t.of) == 0
+	t.mu.RUnlock()
+	return id != "" && !none && t.hasHash(hashSession(id))
 }
 
 func (t *tombstones) hasHash(h sessionHash) bool {
@@ -41,7 +44,7 @@ func (t *tombstones) hasHash(h sessionHash) bool {
 // add remembers a session for life, at least.
 func (t *tombstones) add(id string, life time.Duration) {
 	if id != "" {
-		t.addHash(hashSession(id), time.Now().Add(life))
+		t.addFar(hashSession(id), life)
 	}
 }
 
@@ -49,9 +52,11 @@ func (t *tombstones) add(id string, life time.Duration) {
 // another node tells of it again.
 const toldAgain = time.Minute
 
-// addHash is add by the hash. It reports whether it was news.
-func (t *tombstones) addHash(h sessionHash, until time.Time) (news bool) {
+// addFar is add for a session of which only the hash is known, as of one that has
+// ended on another node. It reports whether that was news.
+func (t *tombstones) addFar(h sessionHash, life time.Duration) (news bool) {
 	now := time.Now()
+	until := now.Add(life)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of == nil {
