@@ -149,7 +149,7 @@ func (h *hearing) Run() {
 			}
 		}
 		var again []*Socket
-		for _, sock := range srv.sockets() {
+		for sock := range srv.bound() {
 			at, meant := time.Time{}, all
 			for _, w := range sock.whos(kinds) {
 				if t, ok := due[w.mark()]; ok {
@@ -169,6 +169,28 @@ func (h *hearing) Run() {
 		srv.forgetAway(revoked)
 		srv.follow.refresh(again)
 	}
+}
+
+// bound returns the open sockets, and those that are bound to their credential
+// but cannot be found in their namespace yet. It counts as a change for handshakes
+// in flight before it looks: those that are bound afterwards are looked at again.
+func (s *Server) bound() map[*Socket]struct{} {
+	all := make(map[*Socket]struct{})
+	f := &s.follow
+	f.mu.Lock()
+	f.saves++
+	for _, first := range f.bindings {
+		for b := first; b != nil; b = b.next {
+			for _, sock := range b.sockets {
+				all[sock] = struct{}{}
+			}
+		}
+	}
+	f.mu.Unlock()
+	for _, sock := range s.sockets() {
+		all[sock] = struct{}{}
+	}
+	return all
 }
 
 // whos returns by what a socket can be meant, of the given kinds.

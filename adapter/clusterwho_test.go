@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -596,4 +597,46 @@ func TestClusterSavesAreFewMessages(t *testing.T) {
 			t.Errorf("a node that leaves tells of %d, want what was due", told)
 		}
 	})
+}
+
+// TestClusterHearsWhileASocketComesIn: of a socket that its guards have not let
+// in yet, and that nobody can find in its namespace. Its node hears late, and the
+// socket is younger than what it hears of.
+func TestClusterHearsWhileASocketComesIn(t *testing.T) {
+	gate := adaptertest.NewGate()
+	c := openCluster(t, adapter.Config{Revalidate: -1}, func(srv *adapter.Server) {
+		srv.Of("/slow").Require(func(context.Context, *adapter.Socket) error {
+			gate.Pass()
+			return nil
+		})
+	})
+	ann := c.Sites[0].NewBrowser(t, "ann")
+	c.Cut(1)
+	if _, err := c.Sites[0].Server.Revoke(t.Context(), adapter.ByUser("ann")); err != nil {
+		t.Fatal(err)
+	}
+	there := ann.At(c.Sites[1])
+	_, body, _ := engineDo(t, there, "GET", enginePath, "", nil)
+	var open struct{ SID string }
+	unmarshal(t, strings.TrimPrefix(body, "0"), &open)
+	path := enginePath + "&sid=" + open.SID
+	engineDo(t, there, "POST", path, "40/slow,", nil)
+	<-gate.Entered
+	c.Mend(0)
+	c.Mend(1)
+	await(t, "the node has heard", func() bool {
+		status, _ := there.Get("/me")
+		return status == http.StatusUnauthorized
+	})
+	gate.Release <- struct{}{}
+	// The DISCONNECT packet, alone or behind the CONNECT.
+	for {
+		status, body, _ := engineDo(t, there, "GET", path, "", nil)
+		if strings.Contains(body, "41/slow,") || strings.Contains(body, "44/slow,") || status != http.StatusOK {
+			return
+		}
+		if t.Context().Err() != nil {
+			t.Fatalf("the socket stays: %s", body)
+		}
+	}
 }
