@@ -34,7 +34,7 @@ const busyTimeout = 5 * time.Second
 const readers = 4
 
 // DB is an open database. It owns its connections and the goroutine that
-// removes expired sessions; Close ends both.
+// removes what has expired; Close ends both.
 type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
@@ -84,7 +84,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 
 	purge, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { db.purgeSessions(purge) })
+	wg.Go(func() { db.purge(purge) })
 	db.close = sync.OnceValue(func() error {
 		db.closed.Store(true)
 		stop()

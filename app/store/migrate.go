@@ -50,6 +50,18 @@ var migrations = []string{
 
 	INSERT INTO rooms (name, title) VALUES ('lobby', 'Lobby');
 	`,
+
+	// 2: what has ended. at is in Unix nanoseconds, until in milliseconds.
+	`
+	CREATE TABLE endings (
+		kind  TEXT NOT NULL CHECK (kind <> ''),
+		hash  BLOB NOT NULL CHECK (length(hash) = 32),
+		at    INTEGER NOT NULL,
+		until INTEGER NOT NULL,
+		PRIMARY KEY (kind, hash)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX endings_by_until ON endings (until);
+	`,
 }
 
 // migrate brings the tables up to date in one transaction, so that a crash or
