@@ -203,6 +203,11 @@ func (s *Socket) close(r Reason) { s.link.close(r) }
 
 // send queues an event and shows it to the taps.
 func (s *Socket) send(m *message) error {
+	if s.isClosed() {
+		// A connection of Socket.IO goes on without this socket: for others that
+		// it carries, or for the moment that the client needs to read why.
+		return ErrClosed
+	}
 	if err := s.queue(m, false); err != nil {
 		return err
 	}
@@ -319,7 +324,9 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 		s.mu.Unlock()
 	}
 	for _, f := range s.ns.onConnect {
-		if err == nil {
+		// None begins once the socket has ended: whoever ended it may count on
+		// that nothing is done for it any more.
+		if err == nil && ctx.Err() == nil {
 			err = f(ctx, s)
 		}
 	}
@@ -333,18 +340,22 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 
 // enter sends the connect frame and what was held back behind it.
 func (s *Socket) enter() {
-	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
 	s.entered = true // before its client can know, and be cut off
 	greeted := s.greeted
 	s.mu.Unlock()
+	s.audit("socket accepted", s.Identity())
 	if !greeted {
 		s.link.connected()
 	}
 	s.mu.Lock()
 	// Until nothing is held any more, others go on holding back: so nothing
 	// overtakes. Sending may close the socket, which takes the lock.
-	for len(s.held) > 0 {
+	for len(s.held) > 0 && !s.closed {
 		held := s.held
 		s.held, s.heldBytes = nil, 0
 		s.mu.Unlock()
