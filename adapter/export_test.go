@@ -124,3 +124,13 @@ func (s *Server) KeepGhost(rooms ...string) {
 	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
 	s.history.dies(sock, rooms, true, ReasonTransportClose)
 }
+
+// OpenOf returns how many sockets of a user are open in "/".
+func (s *Server) OpenOf(user string) int { return s.users.Len(user) }
+
+// AtRest reports whether the socket has ended and its last turn is over.
+func (s *Socket) AtRest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed && !s.dispatching
+}
