@@ -419,7 +419,7 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 			if s.ns.admits(p.identity) != nil {
 				s.close(p.nobody(s))
 			} else {
-				s.setIdentity(p.identity)
+				s.setIdentity(p.found())
 			}
 		}
 	}
@@ -447,6 +447,15 @@ func (s *Server) newReplay(m *mount) *pass {
 	return p
 }
 
+// found is what a replay has found, as far as it may be ended.
+func (p *pass) found() *admission {
+	adm := &admission{identity: p.identity, token: p.token, ran: p.ran}
+	if l := p.session(); l != nil {
+		adm.sessionID = l.id
+	}
+	return adm
+}
+
 // replay runs the chain again for s, with its request as it is now.
 func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
@@ -455,6 +464,7 @@ func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
 		return p, unknown
 	}
+	p.ran, p.token = time.Now().UnixNano(), p.req.Header.Get("Authorization")
 	o := p.run(methodReplay)
 	if len(p.saves) > 0 || p.w.header.Get("Set-Cookie") != "" {
 		by := "a middleware"
