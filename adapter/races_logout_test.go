@@ -1,9 +1,12 @@
 package adapter_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-contrib/sessions"
 
@@ -54,28 +57,25 @@ func (p *polling) next() (string, error) {
 func (c *racer) send(text string) { c.write(text) }
 
 // open opens a connection; nil with the status if it is refused.
-func (y *try) open(transport, cookie string, header ...string) (raceClient, int) {
-	switch transport {
-	case "polling":
+func (y *try) open(transport, cookie string, header ...string) (*ending, int) {
+	if transport == "polling" {
 		p := y.do("GET", enginePath, cookie, "", header...)
 		if p.status != http.StatusOK {
 			return nil, p.status
 		}
 		_, sid, _ := strings.Cut(p.body.String(), `"sid":"`)
 		sid, _, _ = strings.Cut(sid, `"`)
-		return &polling{y: y, cookie: cookie, sid: sid}, 0
-	case "websocket":
-		if c, p := y.dial(engineWS, cookie, header...); c == nil {
-			return nil, p.status
-		} else {
-			return c, 0
-		}
+		return &ending{raceClient: &polling{y: y, cookie: cookie, sid: sid}}, 0
 	}
-	c, p := y.dial(ws, cookie, header...)
+	target := ws
+	if transport == "websocket" {
+		target = engineWS
+	}
+	c, p := y.dial(target, cookie, header...)
 	if c == nil {
 		return nil, p.status
 	}
-	return c, 0
+	return &ending{raceClient: c}, 0
 }
 
 // enter asks for "/" and sends an event along.
@@ -88,42 +88,47 @@ func enter(c raceClient, transport, auth string) {
 	c.send(`421["act"]`)
 }
 
-// An ending is what a client saw of a socket.
+// An ending is what a client saw of a socket, up to its end.
 type ending struct {
+	raceClient
 	connected bool   // it was let in
 	acted     bool   // its event was answered
-	how       string // "refused", "41", or the close code
+	how       string // "refused", "41", or the close code; empty while it is open
 	frames    []string
 }
 
-// drain reads up to the socket's end.
-func drain(c raceClient, transport string) (e ending) {
-	defer c.close()
-	for {
-		m, err := c.next()
-		if err != nil {
-			e.how = err.Error()
-			return e
-		}
-		e.frames = append(e.frames, m)
-		switch {
-		case strings.HasPrefix(m, "40{"), strings.HasPrefix(m, `{"type":"connect"`):
-			e.connected = true
-		case strings.HasPrefix(m, "431"), strings.HasPrefix(m, `{"type":"reply"`):
-			e.acted = true
-		case transport != "plain" && strings.HasPrefix(m, "44"):
-			e.how = "refused"
-			return e
-		case transport != "plain" && m == "41":
-			e.how = "41"
-			return e
-		}
+// read reads until the client's event is answered, or on to the socket's end.
+func (e *ending) read(toEnd bool) {
+	for e.how == "" && (toEnd || !e.acted) {
+		e.readOne()
 	}
 }
 
-// wantEnd checks that a socket was ended for its session, and notes how far it
-// had come.
-func (y *try) wantEnd(e ending, codes ...string) {
+func (e *ending) readOne() {
+	m, err := e.next()
+	if err != nil {
+		e.how = err.Error()
+	}
+	e.frames = append(e.frames, m)
+	switch {
+	case strings.HasPrefix(m, "40{"), strings.HasPrefix(m, `{"type":"connect"`):
+		e.connected = true
+	case strings.HasPrefix(m, `431["`), strings.HasPrefix(m, `{"type":"reply","id":1,"data"`):
+		e.acted = true
+	case strings.HasPrefix(m, "44"), strings.HasPrefix(m, `430[{"error"`), strings.HasPrefix(m, `{"type":"reply","id":0,"error"`):
+		e.how = "refused"
+	case m == "41":
+		e.how = "41"
+	}
+	if e.how != "" {
+		e.close()
+	}
+}
+
+// wantEnd reads on to the socket's end, checks that it was for its session, and
+// notes how far it had come.
+func (y *try) wantEnd(e *ending, codes ...string) {
+	e.read(true)
 	ok := false
 	for _, code := range append(codes, "refused", "41", "closed 4409") {
 		ok = ok || e.how == code
@@ -133,10 +138,10 @@ func (y *try) wantEnd(e ending, codes ...string) {
 		y.errorf("the socket's end: %q after %q", e.how, e.frames)
 	case e.acted:
 		y.came("closed after an event")
-	case e.connected:
-		y.came("closed after open")
 	case e.how == "refused":
 		y.came("refused at CONNECT")
+	case e.connected:
+		y.came("closed after open")
 	default:
 		y.came("closed before open")
 	}
@@ -149,18 +154,19 @@ func TestRaceLogoutHandshake(t *testing.T) {
 	for _, st := range raceStores {
 		for _, transport := range []string{"plain", "websocket", "polling"} {
 			t.Run(st.name+"/"+transport, func(t *testing.T) {
-				came := races(t, 1.0/6, st.open, adapter.Config{}, nil, func(y *try) {
+				came := races(t, 1.0/6, handshakePoints, st.open, adapter.Config{}, nil, func(y *try) {
 					cookie := y.login()
-					var c raceClient
+					var e *ending
 					var status int
 					y.race(func() {
-						if c, status = y.open(transport, cookie); c != nil {
-							enter(c, transport, "")
+						if e, status = y.open(transport, cookie); e != nil {
+							enter(e, transport, "")
+							e.read(false)
 						}
 					}, func() { y.logout(cookie) })
 					switch {
-					case c != nil:
-						y.wantEnd(drain(c, transport))
+					case e != nil:
+						y.wantEnd(e)
 					case status == http.StatusUnauthorized:
 						y.came("refused")
 					default:
@@ -180,6 +186,62 @@ func TestRaceLogoutHandshake(t *testing.T) {
 	}
 }
 
+// TestRaceLogoutUpgrade: a client that polls moves to a WebSocket while its
+// session ends. It reads DISCONNECT, from the one or the other, and nothing behind
+// it; no handler runs from then on, and nobody is in the namespace.
+func TestRaceLogoutUpgrade(t *testing.T) {
+	for _, st := range raceStores {
+		t.Run(st.name, func(t *testing.T) {
+			points := []point{atOnce, beforeLoad, afterIdentify, afterAnswer, dialled, probed, switched, inHandler}
+			came := races(t, 1.0/2, points, st.open, adapter.Config{}, func(tr *track) {
+				tr.srv.UseEach(tr.pass(beforeLoad, afterIdentify)) // the upgrade is one of each
+			}, func(y *try) {
+				cookie := y.login()
+				e, status := y.open("polling", cookie)
+				if e == nil {
+					y.errorf("the handshake was answered %d", status)
+					return
+				}
+				e.send("40")
+				for !e.connected && e.how == "" {
+					e.readOne()
+				}
+				poll := e.raceClient.(*polling)
+				y.race(func() {
+					c, p := y.dial(engineWS+"&sid="+poll.sid, cookie)
+					if c == nil {
+						y.came("no WebSocket")
+						if p.status != http.StatusBadRequest {
+							y.errorf("the upgrade was answered %d", p.status)
+						}
+						return
+					}
+					y.at(dialled)
+					c.send("2probe")
+					if m, err := c.next(); m != "3probe" {
+						y.errorf("the probe was answered %q %v", m, err)
+					}
+					y.at(probed)
+					if y.number%4 == 0 {
+						// The client changes its mind and goes on polling.
+						c.close()
+					} else {
+						e.raceClient = c
+						c.send("5")
+						y.at(switched)
+					}
+					e.send(`421["act"]`)
+					e.read(false)
+				}, func() { y.logout(cookie) })
+				y.wantEnd(e)
+				y.rest()
+				y.wantNobody(cookie)
+			})
+			wantAll(t, came, "closed after an event", "closed after open")
+		})
+	}
+}
+
 // wantAll checks that windows were hit: a race that never happens proves nothing.
 func wantAll(t *testing.T, came map[string]int, outcomes ...string) {
 	t.Helper()
@@ -195,5 +257,110 @@ func wantMost(t *testing.T, came map[string]int, outcomes ...string) {
 	t.Helper()
 	if fullRaces() {
 		wantAll(t, came, outcomes...)
+	}
+}
+
+// TestRaceLogoutHandler: a handler is running while the session ends. Its context
+// ends with the reason; from the answer to the logout on, what it emits fails and
+// nothing of it arrives, what it returns is not sent, and its Session is gone.
+func TestRaceLogoutHandler(t *testing.T) {
+	for _, st := range raceStores {
+		for _, transport := range []string{"plain", "websocket", "polling"} {
+			t.Run(st.name+"/"+transport, func(t *testing.T) {
+				came := races(t, 1.0/6, []point{atOnce, inHandler, inHandler, inHandler}, st.open, adapter.Config{}, func(tr *track) {
+					adapter.Handle(tr.srv, "work", func(ctx context.Context, s *adapter.Socket, _ any) (string, error) {
+						tr.saw(ctx, s, inHandler)
+						y := tr.tryOf(s)
+						for range 4 {
+							// In this order: one that was emitted as the logout was
+							// answered may be either.
+							late := y.answered.Load()
+							jostle()
+							err := s.Emit("news", late)
+							if late && !errors.Is(err, adapter.ErrClosed) {
+								y.errorf("Emit after the logout: %v, want ErrClosed", err)
+							}
+						}
+						y.worked(ctx, s, st.inCookie)
+						return "late", nil
+					})
+				}, func(y *try) {
+					cookie := y.login()
+					e, status := y.open(transport, cookie)
+					if e == nil {
+						y.errorf("the handshake was answered %d", status)
+						return
+					}
+					enter(e, transport, "")
+					e.read(false)
+					y.race(func() {
+						if transport == "plain" {
+							e.send(`{"type":"work","id":2}`)
+						} else {
+							e.send(`422["work"]`)
+						}
+						for e.how == "" { // the handler waits for its end
+							e.readOne()
+						}
+					}, func() { y.logout(cookie) })
+					y.wantEnd(e)
+					y.rest()
+					news := 0
+					for _, m := range e.frames {
+						switch {
+						case strings.Contains(m, `news`) && strings.Contains(m, "true"):
+							y.errorf("what was emitted after the logout has arrived: %s", m)
+						case strings.Contains(m, "news"):
+							news++
+						case strings.Contains(m, "late"):
+							y.errorf("what the handler returned after the logout has arrived: %s", m)
+						}
+					}
+					switch {
+					case y.handled.Load() == 0:
+						y.came("before the handler")
+					case news == 0:
+						y.came("before it emitted")
+					case news == 4:
+						y.came("after it emitted")
+					default:
+						y.came("while it emitted")
+					}
+					y.wantNobody(cookie)
+				})
+				wantAll(t, came, "before it emitted", "after it emitted")
+				wantMost(t, came, "before the handler", "while it emitted")
+			})
+		}
+	}
+}
+
+// worked is the end of a handler that has outlived its socket.
+func (y *try) worked(ctx context.Context, s *adapter.Socket, inCookie bool) {
+	y.handled.Add(1)
+	select {
+	case <-ctx.Done():
+	case <-time.After(patience):
+	}
+	if cause := context.Cause(ctx); cause != adapter.ReasonSessionEnded {
+		y.errorf("the cause of the handler's context is %v", cause)
+	}
+	if err := s.Emit("news", true); !errors.Is(err, adapter.ErrClosed) {
+		y.errorf("Emit after the socket's end: %v, want ErrClosed", err)
+	}
+	if err := s.Join("room"); !errors.Is(err, adapter.ErrClosed) {
+		y.errorf("Join after the socket's end: %v, want ErrClosed", err)
+	}
+	// Although it does not heed its context.
+	free := context.WithoutCancel(ctx)
+	want := adapter.ErrSessionGone
+	if inCookie {
+		want = adapter.ErrReadOnlySession
+	}
+	if err := s.Session().Update(free, func(v adapter.Values) error { v["back"] = "again"; return nil }); !errors.Is(err, want) {
+		y.errorf("Update after the logout: %v, want %v", err, want)
+	}
+	if _, err := s.Session().Get(free, "back"); !errors.Is(err, adapter.ErrSessionGone) {
+		y.errorf("Get after the logout: %v, want ErrSessionGone", err)
 	}
 }

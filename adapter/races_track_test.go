@@ -42,6 +42,7 @@ type track struct {
 	engine *gin.Engine
 	store  sessions.Store // as it is, below all wrappers
 	lanes  []*lane
+	points []point // at which the second one of a try may begin
 
 	mu       sync.Mutex
 	outcomes map[string]int
@@ -73,9 +74,14 @@ type try struct {
 	reached  chan struct{}
 	finished chan struct{} // the second action is
 
+	ending   atomic.Bool // what ends the session has begun
+	late     atomic.Bool // the chain has begun after that
 	answered atomic.Bool // what ends the session has been answered
 
-	stuck    atomic.Bool // it takes too long
+	stuck atomic.Bool // it takes too long
+
+	handled atomic.Int32 // handlers that have come to their end
+	updated chan error   // what Session.Update has come to
 
 	mu      sync.Mutex
 	clients []*racer
@@ -97,21 +103,27 @@ const (
 	inHandler
 	beforeSave
 	afterSave
-	points
+	dialled // by an upgrade
+	probed
+	switched
 )
+
+// handshakePoints are what a handshake and its socket pass.
+var handshakePoints = []point{atOnce, beforeLoad, afterLoad, afterIdentify, afterAnswer, onConnect, inHandler}
 
 // laneHeader says which lane a request belongs to.
 const laneHeader = "X-Lane"
 
 // races runs a race on a track of its own as often as it is to be run there:
 // share of 10,000 times, or of 1,000 where the whole test run was not asked for.
-func races(t *testing.T, share float64, store func(*testing.T) sessions.Store, cfg adapter.Config, setup func(*track), race func(*try)) map[string]int {
+func races(t *testing.T, share float64, points []point, store func(*testing.T) sessions.Store, cfg adapter.Config, setup func(*track), race func(*try)) map[string]int {
 	t.Helper()
 	n := 1_000
 	if fullRaces() {
 		n = 10_000
 	}
 	tr := newTrack(t, store(t), cfg, setup)
+	tr.points = points
 	tr.run(int(float64(n)*share), race)
 	return tr.outcomes
 }
@@ -248,9 +260,9 @@ func (tr *track) run(n int, race func(*try)) {
 func (l *lane) try(number int, race func(*try)) {
 	y := &try{
 		lane: l, number: number, user: fmt.Sprintf("%d.%d.", l.index, number),
-		point: point(l.rng.IntN(int(points))), hold: l.rng.IntN(3) == 0,
+		point: l.points[l.rng.IntN(len(l.points))], hold: l.rng.IntN(3) == 0,
 		rng:     rand.New(rand.NewPCG(l.rng.Uint64(), 0)),
-		reached: make(chan struct{}), finished: make(chan struct{}),
+		reached: make(chan struct{}), finished: make(chan struct{}), updated: make(chan error, 1),
 	}
 	stuck := time.AfterFunc(patience, y.giveUp)
 	defer stuck.Stop()
@@ -289,15 +301,13 @@ func (y *try) race(first, second func()) {
 		y.once.Do(func() { close(y.reached) })
 	}
 	y.armed.Store(true)
-	spins := y.rng.IntN(2000)
+	spins := max(y.rng.IntN(4000)-2000, 0)
 	wg.Go(func() {
 		select {
 		case <-y.reached:
 		case <-done: // it has not passed there
 		}
-		if y.rng.IntN(2) == 0 {
-			spin(spins)
-		}
+		spin(spins)
 		second()
 		close(y.finished)
 	})
@@ -308,12 +318,14 @@ func (y *try) race(first, second func()) {
 }
 
 // at is called where a request passes a point.
-func (tr *track) at(r *http.Request, p point) {
-	if i, err := strconv.Atoi(r.Header.Get(laneHeader)); err == nil {
-		if y := tr.lanes[i].current.Load(); y != nil {
-			y.at(p)
-		}
+func (tr *track) at(r *http.Request, p point) *try {
+	i, err := strconv.Atoi(r.Header.Get(laneHeader))
+	if err != nil {
+		return nil // the adapter's own
 	}
+	y := tr.lanes[i].current.Load()
+	y.at(p)
+	return y
 }
 
 // at lets the other one begin, and may let it run ahead.
@@ -360,7 +372,9 @@ func spin(n int) {
 // pass is a middleware with a point before and one after the rest of the chain.
 func (tr *track) pass(before, after point) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		tr.at(c.Request, before)
+		if y := tr.at(c.Request, before); y != nil {
+			y.late.Store(y.ending.Load())
+		}
 		c.Next()
 		tr.at(c.Request, after)
 	}
@@ -378,7 +392,7 @@ func (tr *track) saw(ctx context.Context, s *adapter.Socket, p point) {
 		return
 	}
 	// In this order: what has been answered has ended the context before.
-	if answered := y.answered.Load(); answered && ctx.Err() == nil {
+	if answered := y.answered.Load(); answered && !y.late.Load() && ctx.Err() == nil {
 		y.errorf("a handler runs after the end was answered, and its context goes on")
 	}
 	y.mu.Lock()
