@@ -427,7 +427,7 @@ func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *h
 		}
 	}
 	if from != "" {
-		s.ended.succeeded(from, to)
+		s.ended.succeeded(from, to, peerOf(r))
 		s.follow.move(from, to, cookie)
 	}
 }

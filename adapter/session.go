@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,6 +139,9 @@ func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
 // whose visitor had no session yet when it connected hangs on none, and follows
 // nothing.
 //
+// Of several logins at once in one browser session the last one counts, and ends
+// what the others have made: their cookies are nobody's.
+//
 // In a replay Login fails: nobody would get the new session's cookie.
 //
 // What else belongs into the session is set after Login and saved as usual.
@@ -159,6 +163,21 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		}
 	}
 	old := sessionID(session)
+	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	if l == nil {
+		// Loaded through a request that c has since replaced by a copy.
+		l = &loaded{store: st, name: session.Name()}
+	}
+	shown := cmp.Or(old, l.ended)
+	if shown != "" {
+		// Two logins of one browser session are one after the other, and the
+		// later one knows what the earlier one has made of it.
+		unlock, err := s.locks.lock(c.Request.Context(), shown)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 
 	fresh := gsessions.NewSession(st, session.Name())
 	fresh.IsNew = true
@@ -170,11 +189,6 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())
 	bare.Header.Del("Cookie")
-	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
-	if l == nil {
-		// Loaded through a request that c has since replaced by a copy.
-		l = &loaded{store: st, name: session.Name()}
-	}
 	if err := st.create(bare, c.Writer, fresh, l); err != nil {
 		return err
 	}
@@ -190,7 +204,20 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		}
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
-	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	ended := []string{shown}
+	for _, earlier := range s.ended.successors(shown, peerOf(c.Request)) {
+		// Another login has come in between. The browser has one cookie: two
+		// sessions would leave one, and sockets on it, that no logout ends.
+		st.end(earlier, tombstoneLife)
+		if err := st.drop(c.Request.Context(), earlier); err != nil {
+			st.end(earlier, st.sessionLife())
+			s.log.Warn("the session of an earlier login could not be deleted", "error", err)
+		}
+		ended = append(ended, earlier)
+	}
+	for _, from := range ended {
+		s.followLogin(c.Request, from, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	}
 	return nil
 }
 

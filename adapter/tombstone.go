@@ -28,6 +28,7 @@ type tombstones struct {
 type tombstone struct {
 	until time.Time
 	next  string // the session that a login has put in its place
+	peer  uint64 // who has logged in, by network address
 }
 
 func (t *tombstones) has(id string) bool {
@@ -77,12 +78,13 @@ func swept[K comparable, V any](of map[K]V, over func(V) bool) int {
 	return max(2*len(of), 1024)
 }
 
-// succeeded notes that a login has put the session next in the place of id.
-func (t *tombstones) succeeded(id, next string) {
+// succeeded notes that a login of a peer has put the session next in the place of
+// id.
+func (t *tombstones) succeeded(id, next string, peer uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if of, ok := t.of[id]; ok {
-		of.next = next
+		of.next, of.peer = next, peer
 		t.of[id] = of
 	}
 }
@@ -95,6 +97,18 @@ func (t *tombstones) successor(id string) string {
 	return t.of[id].next
 }
 
+// successors returns the sessions that logins of a peer have put in the place of
+// id, one after the other. From elsewhere comes who has planted the session or
+// stolen it, and has no say in what has become of it.
+func (t *tombstones) successors(id string, peer uint64) (ids []string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for of := t.of[id]; of.next != "" && of.peer == peer; of = t.of[of.next] {
+		ids = append(ids, of.next)
+	}
+	return ids
+}
+
 func (t *tombstones) add(id string, life time.Duration) {
 	if id == "" {
 		return
@@ -105,7 +119,9 @@ func (t *tombstones) add(id string, life time.Duration) {
 		t.of, t.sweep = make(map[string]tombstone), 1024
 	}
 	now := time.Now()
-	t.of[id] = tombstone{now.Add(life), t.of[id].next}
+	of := t.of[id]
+	of.until = now.Add(life)
+	t.of[id] = of
 	if len(t.of) < t.sweep {
 		return
 	}
