@@ -106,10 +106,11 @@ const (
 	dialled // by an upgrade
 	probed
 	switched
+	never // the second action begins when the first is done
 )
 
 // handshakePoints are what a handshake and its socket pass.
-var handshakePoints = []point{atOnce, beforeLoad, afterLoad, afterIdentify, afterAnswer, onConnect, inHandler}
+var handshakePoints = []point{atOnce, beforeLoad, afterLoad, afterIdentify, afterAnswer, onConnect, inHandler, never}
 
 // laneHeader says which lane a request belongs to.
 const laneHeader = "X-Lane"
@@ -142,7 +143,7 @@ func newTrack(t *testing.T, store sessions.Store, cfg adapter.Config, setup func
 		t.Fatal(err)
 	}
 	tr := &track{t: t, srv: srv, engine: gin.New(), store: store, outcomes: make(map[string]int)}
-	seed := uint64(time.Now().UnixNano())
+	seed := rand.Uint64()
 	if s := os.Getenv("USHER_RACE_SEED"); s != "" {
 		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
 			t.Fatalf("USHER_RACE_SEED: %v", err)
