@@ -203,6 +203,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 			return err
 		}
 	}
+	if st.srv.revoked.login(session.Values) {
+		return ErrSessionGone
+	}
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
