@@ -1,12 +1,9 @@
 package adapter_test
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gin-contrib/sessions"
 
@@ -257,110 +254,5 @@ func wantMost(t *testing.T, came map[string]int, outcomes ...string) {
 	t.Helper()
 	if fullRaces() {
 		wantAll(t, came, outcomes...)
-	}
-}
-
-// TestRaceLogoutHandler: a handler is running while the session ends. Its context
-// ends with the reason; from the answer to the logout on, what it emits fails and
-// nothing of it arrives, what it returns is not sent, and its Session is gone.
-func TestRaceLogoutHandler(t *testing.T) {
-	for _, st := range raceStores {
-		for _, transport := range []string{"plain", "websocket", "polling"} {
-			t.Run(st.name+"/"+transport, func(t *testing.T) {
-				came := races(t, 1.0/6, []point{atOnce, inHandler, inHandler, inHandler}, st.open, adapter.Config{}, func(tr *track) {
-					adapter.Handle(tr.srv, "work", func(ctx context.Context, s *adapter.Socket, _ any) (string, error) {
-						tr.saw(ctx, s, inHandler)
-						y := tr.tryOf(s)
-						for range 4 {
-							// In this order: one that was emitted as the logout was
-							// answered may be either.
-							late := y.answered.Load()
-							jostle()
-							err := s.Emit("news", late)
-							if late && !errors.Is(err, adapter.ErrClosed) {
-								y.errorf("Emit after the logout: %v, want ErrClosed", err)
-							}
-						}
-						y.worked(ctx, s, st.inCookie)
-						return "late", nil
-					})
-				}, func(y *try) {
-					cookie := y.login()
-					e, status := y.open(transport, cookie)
-					if e == nil {
-						y.errorf("the handshake was answered %d", status)
-						return
-					}
-					enter(e, transport, "")
-					e.read(false)
-					y.race(func() {
-						if transport == "plain" {
-							e.send(`{"type":"work","id":2}`)
-						} else {
-							e.send(`422["work"]`)
-						}
-						for e.how == "" { // the handler waits for its end
-							e.readOne()
-						}
-					}, func() { y.logout(cookie) })
-					y.wantEnd(e)
-					y.rest()
-					news := 0
-					for _, m := range e.frames {
-						switch {
-						case strings.Contains(m, `news`) && strings.Contains(m, "true"):
-							y.errorf("what was emitted after the logout has arrived: %s", m)
-						case strings.Contains(m, "news"):
-							news++
-						case strings.Contains(m, "late"):
-							y.errorf("what the handler returned after the logout has arrived: %s", m)
-						}
-					}
-					switch {
-					case y.handled.Load() == 0:
-						y.came("before the handler")
-					case news == 0:
-						y.came("before it emitted")
-					case news == 4:
-						y.came("after it emitted")
-					default:
-						y.came("while it emitted")
-					}
-					y.wantNobody(cookie)
-				})
-				wantAll(t, came, "before it emitted", "after it emitted")
-				wantMost(t, came, "before the handler", "while it emitted")
-			})
-		}
-	}
-}
-
-// worked is the end of a handler that has outlived its socket.
-func (y *try) worked(ctx context.Context, s *adapter.Socket, inCookie bool) {
-	y.handled.Add(1)
-	select {
-	case <-ctx.Done():
-	case <-time.After(patience):
-	}
-	if cause := context.Cause(ctx); cause != adapter.ReasonSessionEnded {
-		y.errorf("the cause of the handler's context is %v", cause)
-	}
-	if err := s.Emit("news", true); !errors.Is(err, adapter.ErrClosed) {
-		y.errorf("Emit after the socket's end: %v, want ErrClosed", err)
-	}
-	if err := s.Join("room"); !errors.Is(err, adapter.ErrClosed) {
-		y.errorf("Join after the socket's end: %v, want ErrClosed", err)
-	}
-	// Although it does not heed its context.
-	free := context.WithoutCancel(ctx)
-	want := adapter.ErrSessionGone
-	if inCookie {
-		want = adapter.ErrReadOnlySession
-	}
-	if err := s.Session().Update(free, func(v adapter.Values) error { v["back"] = "again"; return nil }); !errors.Is(err, want) {
-		y.errorf("Update after the logout: %v, want %v", err, want)
-	}
-	if _, err := s.Session().Get(free, "back"); !errors.Is(err, adapter.ErrSessionGone) {
-		y.errorf("Get after the logout: %v, want ErrSessionGone", err)
 	}
 }

@@ -106,6 +106,7 @@ const (
 	dialled // by an upgrade
 	probed
 	switched
+	afterEmit
 	never // the second action begins when the first is done
 )
 
