@@ -39,20 +39,21 @@ func TestRaceRevokeConnecting(t *testing.T) {
 		{"authenticate/ByUser", "plain", "message", newMemstore, byUser},
 		{"authenticate/ByToken", "plain", "message", newMemstore, byToken},
 		{"authenticate/ByToken", "websocket", "message", newMemstore, byToken},
+		{"fresh token/ByToken", "plain", "fresh", newMemstore, func(y *try, _ string) adapter.Who { return adapter.ByToken(y.user + "~2") }},
 	} {
 		t.Run(tt.name+"/"+tt.transport, func(t *testing.T) {
 			cfg := adapter.Config{}
-			if tt.shows == "auth" || tt.shows == "message" {
+			if tt.shows == "auth" || tt.shows == "message" || tt.shows == "fresh" {
 				cfg.Credentials = []adapter.Source{adapter.AuthPayload("token"), adapter.FirstMessage()}
 			}
-			came := races(t, 1.0/13, handshakePoints, tt.store, cfg, nil, func(y *try) {
+			came := races(t, 1.0/14, handshakePoints, tt.store, cfg, nil, func(y *try) {
 				cookie, session, auth := "", "", ""
 				var header []string
 				switch tt.shows {
 				case "cookie":
 					cookie = y.login()
 					_, session, _ = strings.Cut(y.must("GET", "/me", cookie, "").body.String(), " ")
-				case "header":
+				case "header", "fresh":
 					header = []string{"Authorization", "Bearer " + y.user}
 				case "auth":
 					auth = `{"token":"` + y.user + `"}`
@@ -66,7 +67,24 @@ func TestRaceRevokeConnecting(t *testing.T) {
 				}
 				var e *ending
 				var status int
+				if tt.shows == "fresh" {
+					e, _ = y.open(tt.transport, cookie, header...)
+					e.readOne() // it is let in
+				}
 				y.race(func() {
+					if e != nil {
+						// Where it is refused the socket goes on with the token it has.
+						e.send(`{"type":"authenticate","token":"` + y.user + `~2","id":0}`)
+						for answered := false; e.how == "" && !answered; {
+							e.readOne()
+							answered = strings.HasPrefix(e.frames[len(e.frames)-1], `{"type":"reply","id":0`)
+						}
+						if e.how == "" {
+							e.send(`{"type":"act","id":1}`)
+							e.read(false)
+						}
+						return
+					}
 					if e, status = y.open(tt.transport, cookie, header...); e == nil {
 						return
 					}

@@ -97,6 +97,7 @@ const (
 	atOnce point = iota
 	beforeLoad
 	afterLoad
+	inGuard
 	afterIdentify // of the chain: its end unwinds
 	afterAnswer   // of the handshake
 	onConnect
@@ -111,7 +112,7 @@ const (
 )
 
 // handshakePoints are what a handshake and its socket pass.
-var handshakePoints = []point{atOnce, beforeLoad, afterLoad, afterIdentify, afterAnswer, onConnect, inHandler, never}
+var handshakePoints = []point{atOnce, beforeLoad, afterLoad, inGuard, afterIdentify, afterAnswer, onConnect, inHandler, never}
 
 // laneHeader says which lane a request belongs to.
 const laneHeader = "X-Lane"
@@ -120,14 +121,19 @@ const laneHeader = "X-Lane"
 // share of 10,000 times, or of 1,000 where the whole test run was not asked for.
 func races(t *testing.T, share float64, points []point, store func(*testing.T) sessions.Store, cfg adapter.Config, setup func(*track), race func(*try)) map[string]int {
 	t.Helper()
+	tr := newTrack(t, store(t), cfg, setup)
+	tr.points = points
+	tr.run(raceTries(share), race)
+	return tr.outcomes
+}
+
+// raceTries is a share of how often races are run.
+func raceTries(share float64) int {
 	n := 1_000
 	if fullRaces() {
 		n = 10_000
 	}
-	tr := newTrack(t, store(t), cfg, setup)
-	tr.points = points
-	tr.run(int(float64(n)*share), race)
-	return tr.outcomes
+	return int(float64(n)*share + 0.999)
 }
 
 func fullRaces() bool { return os.Getenv("USHER_TEST") == "full" && !testing.Short() }
@@ -157,7 +163,8 @@ func newTrack(t *testing.T, store sessions.Store, cfg adapter.Config, setup func
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 		if token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer "); ok {
 			tr.at(c.Request, afterLoad)
-			return &adapter.Identity{UserID: token}, nil
+			user, _, _ := strings.Cut(token, "~") // who may have several
+			return &adapter.Identity{UserID: user}, nil
 		}
 		id, ok := adapter.LoggedIn(c)
 		tr.at(c.Request, afterLoad)
@@ -165,6 +172,12 @@ func newTrack(t *testing.T, store sessions.Store, cfg adapter.Config, setup func
 			return nil, nil
 		}
 		return &id, nil
+	})
+	srv.Require(func(_ context.Context, s *adapter.Socket) error {
+		if y := tr.tryOf(s); y != nil {
+			y.at(inGuard)
+		}
+		return nil
 	})
 	srv.OnConnect(func(ctx context.Context, s *adapter.Socket) error {
 		tr.saw(ctx, s, onConnect)
