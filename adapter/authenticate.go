@@ -43,7 +43,9 @@ func (s *Socket) authenticate(in incoming) {
 		return
 	}
 	s.become(adm) // before the answer: what the client sends behind it is for who it is now
-	_ = s.link.reply(in, nothing{})
+	if !s.isClosed() {
+		_ = s.link.reply(in, nothing{})
+	}
 }
 
 // tokenOf returns the token of a first message: {token}, or the token itself.
@@ -87,17 +89,20 @@ func (s *Socket) become(adm *admission) {
 	if !s.waiting.Load() {
 		s.link.proven()
 		srv.follow.rebind(s, adm)
-		s.setIdentity(adm.identity)
+		if srv.over(adm) {
+			// Who has ended it since it was asked may have looked for its sockets
+			// before this was one of them.
+			s.close(ReasonSessionEnded)
+			return
+		}
+		s.setIdentity(adm)
 		return
 	}
 	s.take(adm)
 	s.waiting.Store(false)
 	s.link.proven()
 	srv.follow.add(s, adm)
-	if srv.over(adm) {
-		s.close(ReasonSessionEnded)
-	}
-	if !s.start(nil) {
+	if !s.start(adm, nil) {
 		srv.follow.remove(s)
 	}
 }

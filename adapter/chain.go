@@ -64,7 +64,9 @@ type pass struct {
 	mount *mount
 	req   *http.Request
 	w     recorder
-	known bool // who asks: nobody is to be identified
+	known bool   // who asks: nobody is to be identified
+	ran   int64  // when a replay began, in Unix nanoseconds
+	token string // Authorization, as a replay shows it
 	// admit decides, within the chain, about the identity that was found, so
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error

@@ -98,6 +98,9 @@ func (s *Socket) turn(it item) {
 		return
 	}
 	out, err := s.ns.handle(ctx, s, it.in)
+	if ctx.Err() != nil {
+		return // its connection may go on, but what was found is not for its client any more
+	}
 	if err == nil && it.in.id != nil {
 		err = s.link.reply(it.in, out)
 	}

@@ -183,6 +183,9 @@ func (n *Namespace) handle(ctx *eventContext, s *Socket, in incoming) (any, erro
 			return nil, err
 		}
 	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err // a guard may take its time, and the socket has ended meanwhile
+	}
 	return h.call(ctx, s, in)
 }
 

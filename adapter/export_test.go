@@ -142,3 +142,13 @@ func (s *Server) KeepGhostOf(user string) {
 // ParseEnding reads a line of an endings file, AppendEnding writes one.
 func ParseEnding(line []byte) (e Ending, ok bool)  { return parseEnding(line) }
 func AppendEnding(b []byte, e Ending) (all []byte) { return appendEnding(b, e) }
+
+// OpenOf returns how many sockets of a user are open in "/".
+func (s *Server) OpenOf(user string) int { return s.users.Len(user) }
+
+// AtRest reports whether the socket has ended and its last turn is over.
+func (s *Socket) AtRest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed && !s.dispatching
+}

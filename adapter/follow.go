@@ -33,8 +33,8 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
-	saves    uint64                 // counts session saves, for handshakes in flight
-	queue    []*binding             // wait for a runner
+	saves    uint64     // counts session saves, for handshakes in flight
+	queue    []*binding // wait for a runner
 	runners  int
 	closed   bool
 }
@@ -455,7 +455,7 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 			if s.ns.admits(p.identity) != nil {
 				s.close(p.nobody(s))
 			} else {
-				s.setIdentity(p.identity)
+				s.setIdentity(p.found())
 			}
 		}
 	}
@@ -483,6 +483,15 @@ func (s *Server) newReplay(m *mount) *pass {
 	return p
 }
 
+// found is what a replay has found, as far as it may be ended.
+func (p *pass) found() *admission {
+	adm := &admission{identity: p.identity, token: p.token, ran: p.ran}
+	if l := p.session(); l != nil {
+		adm.sessionID = l.id
+	}
+	return adm
+}
+
 // replay runs the chain again for s, with its request as it is now.
 func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
@@ -491,6 +500,7 @@ func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
 		return p, unknown
 	}
+	p.ran, p.token = time.Now().UnixNano(), p.req.Header.Get("Authorization")
 	o := p.run(methodReplay)
 	if len(p.saves) > 0 || p.w.header.Get("Set-Cookie") != "" {
 		by := "a middleware"

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net"
 	"net/http"
@@ -177,9 +178,27 @@ func (h *Handshake) samePeer(r *http.Request) bool {
 		return false
 	}
 	first := h.Header()
-	return !slices.ContainsFunc([]string{"X-Forwarded-For", "X-Real-Ip", "Forwarded"}, func(k string) bool {
+	return !slices.ContainsFunc(forwarded, func(k string) bool {
 		return !slices.Equal(first.Values(k), r.Header.Values(k))
 	})
+}
+
+// forwarded are the headers in which proxies tell of who is behind them.
+var forwarded = []string{"X-Forwarded-For", "X-Real-Ip", "Forwarded"}
+
+var peerSeed = maphash.MakeSeed()
+
+// peerOf tells by a number from where r comes, as samePeer compares it.
+func peerOf(r *http.Request) uint64 {
+	var h maphash.Hash
+	h.SetSeed(peerSeed)
+	_, _ = h.WriteString(withoutPort(r.RemoteAddr))
+	for _, k := range forwarded {
+		for _, v := range r.Header.Values(k) {
+			_, _ = h.WriteString("\n" + k + v)
+		}
+	}
+	return h.Sum64()
 }
 
 // withoutPort returns the host of a network address.

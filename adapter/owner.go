@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -98,6 +99,7 @@ func (s *sioSocket) follow(sessionID string, shake *Handshake) {
 	}
 	now := *conn.adm
 	now.sessionID, now.shake = sessionID, shake
+	now.seen = math.MaxUint64 // who it is now is for the chain to say
 	conn.adm = &now
 }
 

@@ -314,8 +314,9 @@ func (h *history) buryLocked(g *ghost) {
 }
 
 // admit puts a socket that was let in into the namespace: as the one that its
-// client asks for, if it may have that, or else as a new one.
-func (h *history) admit(s *Socket) {
+// client asks for, if it may have that, or else as a new one. It reports false if
+// what adm has found was ended meanwhile.
+func (h *history) admit(s *Socket, adm *admission) bool {
 	h.mu.Lock()
 	old := h.living[s.recovery.asked]
 	h.mu.Unlock()
@@ -340,7 +341,7 @@ func (h *history) admit(s *Socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
+		return true
 	}
 	if g != nil {
 		s.id, s.data = g.id, g.data
@@ -356,7 +357,7 @@ func (h *history) admit(s *Socket) {
 		}
 	}
 	h.lives(s)
-	s.appearLocked()
+	return s.appearLocked(adm)
 }
 
 // findLocked returns what s asks for and what it has missed, if s may have it.

@@ -111,6 +111,7 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	if s.cluster != nil {
 		s.cluster.tellRevoked(m, r)
 	}
+	s.settle()
 	for _, sock := range s.socketsOf(w) {
 		sock.close(ReasonRevoked)
 		closed++
@@ -210,4 +211,25 @@ func (s *Server) over(adm *admission) bool {
 	}
 	id, ran := adm.identity, time.Unix(0, adm.ran)
 	return id != nil && (s.revoked.since(ByUser(id.UserID), ran) || s.revoked.since(ByProvider(id.Provider), ran))
+}
+
+// stands runs f, which makes seen who a socket is, unless what adm has found was
+// ended since. Between the two nobody ends it: a socket of which it is known that
+// it may come in, and that nobody can find yet, would be missed.
+func (s *Server) stands(adm *admission, f func()) bool {
+	s.arriving.RLock()
+	defer s.arriving.RUnlock()
+	if s.over(adm) {
+		return false
+	}
+	f()
+	return true
+}
+
+// settle is called by who has ended something other than a session, or looks at
+// who its sockets are, before it looks for them: those that were told before that
+// what they have found stands can be found afterwards.
+func (s *Server) settle() {
+	s.arriving.Lock()
+	defer s.arriving.Unlock()
 }

@@ -43,6 +43,7 @@ type Server struct {
 	ended    tombstones
 	revoked  revocations
 	ledger   ledger
+	arriving sync.RWMutex // see stands
 	locks    keyedLocks
 	calls    atomic.Uint64 // ids of acknowledgements asked for
 	marks    atomic.Uint64 // of sockets that can be recovered
@@ -405,12 +406,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	s.follow.add(sock, adm)
-	if s.over(adm) {
-		// It was ended while the chain ran. Before the start: a client that
-		// sends along with its handshake must not have a handler run for it.
-		sock.close(ReasonSessionEnded)
-	}
-	sock.start(nil)
+	sock.start(adm, nil)
 	conn.Start()
 }
 
@@ -441,13 +437,14 @@ func (s *Server) closeSession(id string, r Reason) {
 // that logs in now, or stolen from it: a new session id would protect nothing
 // if their sockets came along.
 func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *http.Cookie) {
+	s.settle()
 	for _, sock := range s.follow.sockets(from) {
 		if id := sock.Identity(); id != nil && id.UserID != userID || !sock.shake.Load().samePeer(r) {
 			sock.close(ReasonSessionEnded)
 		}
 	}
 	if from != "" {
-		s.ended.succeeded(from, to)
+		s.ended.succeeded(from, to, peerOf(r))
 		s.follow.move(from, to, cookie)
 	}
 }

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,6 +138,9 @@ func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
 // sockets of a visitor who had no session yet when they connected are found by a
 // cookie that they got then.
 //
+// Of several logins at once in one browser session the last one counts, and ends
+// what the others have made: their cookies are nobody's.
+//
 // In a replay Login fails: nobody would get the new session's cookie.
 //
 // What else belongs into the session is set after Login and saved as usual.
@@ -158,6 +162,21 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		}
 	}
 	old := sessionID(session)
+	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	if l == nil {
+		// Loaded through a request that c has since replaced by a copy.
+		l = &loaded{store: st, name: session.Name()}
+	}
+	shown := cmp.Or(old, l.ended)
+	if shown != "" {
+		// Two logins of one browser session are one after the other, and the
+		// later one knows what the earlier one has made of it.
+		unlock, err := s.locks.lock(c.Request.Context(), shown)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 
 	fresh := gsessions.NewSession(st, session.Name())
 	fresh.IsNew = true
@@ -169,11 +188,6 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())
 	bare.Header.Del("Cookie")
-	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
-	if l == nil {
-		// Loaded through a request that c has since replaced by a copy.
-		l = &loaded{store: st, name: session.Name()}
-	}
 	if err := st.create(bare, c.Writer, fresh, l); err != nil {
 		return err
 	}
@@ -190,13 +204,28 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		}
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
-	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	forgotten := st.remember(c.Request.Context(), old, life)
+	ended := []string{shown}
+	for _, earlier := range s.ended.successors(shown, peerOf(c.Request)) {
+		// Another login has come in between. The browser has one cookie: two
+		// sessions would leave one, and sockets on it, that no logout ends.
+		life := st.end(earlier, tombstoneLife)
+		if err := st.drop(c.Request.Context(), earlier); err != nil {
+			life = st.end(earlier, st.sessionLife())
+			s.log.Warn("the session of an earlier login could not be deleted", "error", err)
+		}
+		forgotten = errors.Join(forgotten, st.remember(c.Request.Context(), earlier, life))
+		ended = append(ended, earlier)
+	}
+	for _, from := range ended {
+		s.followLogin(c.Request, from, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	}
 	if _, err := c.Request.Cookie(visitorCookie); err == nil {
 		s.followVisitor(c.Request, l)
 		unlink(c)
 	}
-	if err := st.remember(c.Request.Context(), old, life); err != nil {
-		s.log.Warn("the session before a login is over for this process only", "error", err)
+	if forgotten != nil {
+		s.log.Warn("the session before a login is over for this process only", "error", forgotten)
 	}
 	return nil
 }

@@ -211,6 +211,11 @@ func (s *Socket) close(r Reason) { s.link.close(r) }
 
 // send queues an event and shows it to the taps.
 func (s *Socket) send(m *message) error {
+	if s.isClosed() {
+		// A connection of Socket.IO goes on without this socket: for others that
+		// it carries, or for the moment that the client needs to read why.
+		return ErrClosed
+	}
 	if err := s.queue(m, false); err != nil {
 		return err
 	}
@@ -269,8 +274,9 @@ func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
 
 // start opens the socket, before the first byte of it is read: the connect
 // frame first, unless ask or OnConnect decide before. It reports false if the
-// socket was ended already.
-func (s *Socket) start(ask func(context.Context) error) bool {
+// socket was ended already, or is because what adm has found was: a client that
+// sends along with its handshake must not have a handler run for it.
+func (s *Socket) start(adm *admission, ask func(context.Context) (*admission, error)) bool {
 	s.opening.Store(true)
 	s.mu.Lock()
 	if s.closed {
@@ -278,16 +284,18 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 		s.mu.Unlock()
 		return false
 	}
+	if ask == nil && s.recovery == nil && !s.appearLocked(adm) {
+		s.mu.Unlock()
+		s.close(ReasonSessionEnded)
+		return false
+	}
 	s.started = true
 	s.ns.srv.live.Add(1)
 	id := s.Identity()
-	if ask == nil && s.recovery == nil {
-		s.appearLocked()
-	}
 	var task engine.Task
-	asks := ask != nil || len(s.ns.onConnect) > 0
+	asks := ask != nil || s.recovery != nil || len(s.ns.onConnect) > 0
 	if asks {
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
+		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, adm, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
@@ -300,34 +308,41 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	return true
 }
 
-// appearLocked lets the socket be found in its namespace.
-func (s *Socket) appearLocked() {
-	s.appeared = true
-	s.ns.add(s)
-	if id := s.Identity(); id != nil {
-		s.ns.users.Add(id.UserID, s)
-	}
+// appearLocked lets the socket be found in its namespace, unless what adm has
+// found was ended since.
+func (s *Socket) appearLocked(adm *admission) bool {
+	return s.ns.srv.stands(adm, func() {
+		s.appeared = true
+		s.ns.add(s)
+		if id := s.Identity(); id != nil {
+			s.ns.users.Add(id.UserID, s)
+		}
+	})
 }
 
 // connect asks, and lets the socket in or refuses it.
-func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
+func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.Context) (*admission, error)) {
 	var err error
 	if ask != nil {
-		err = ask(ctx)
+		adm, err = ask(ctx)
 	}
+	stands := true
 	switch {
 	case err != nil:
 	case s.recovery != nil:
-		s.ns.history.admit(s)
+		stands = s.ns.history.admit(s, adm)
 	case ask != nil:
 		s.mu.Lock()
-		if !s.closed {
-			s.appearLocked()
-		}
+		stands = s.closed || s.appearLocked(adm)
 		s.mu.Unlock()
 	}
+	if !stands {
+		err = errOver
+	}
 	for _, f := range s.ns.onConnect {
-		if err == nil {
+		// None begins once the socket has ended: whoever ended it may count on
+		// that nothing is done for it any more.
+		if err == nil && ctx.Err() == nil {
 			err = f(ctx, s)
 		}
 	}
@@ -341,18 +356,22 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 
 // enter sends the connect frame and what was held back behind it.
 func (s *Socket) enter() {
-	s.audit("socket accepted", s.Identity())
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
 	s.entered = true // before its client can know, and be cut off
 	greeted := s.greeted
 	s.mu.Unlock()
+	s.audit("socket accepted", s.Identity())
 	if !greeted {
 		s.link.connected()
 	}
 	s.mu.Lock()
 	// Until nothing is held any more, others go on holding back: so nothing
 	// overtakes. Sending may close the socket, which takes the lock.
-	for len(s.held) > 0 {
+	for len(s.held) > 0 && !s.closed {
 		held := s.held
 		s.held, s.heldBytes = nil, 0
 		s.mu.Unlock()
@@ -432,8 +451,8 @@ func (s *Socket) disconnected(context.Context) {
 
 // setIdentity applies what a replay found. Rooms follow at once; handlers see
 // it from their next turn on.
-func (s *Socket) setIdentity(id *Identity) {
-	old := s.Identity()
+func (s *Socket) setIdentity(adm *admission) {
+	old, id := s.Identity(), adm.identity
 	if old.equal(id) {
 		return
 	}
@@ -442,30 +461,34 @@ func (s *Socket) setIdentity(id *Identity) {
 		s.close(ReasonSessionEnded)
 		return
 	}
-	if task := s.adopt(id, true); task != nil {
+	if task := s.adopt(adm, true); task != nil {
 		s.ns.srv.eng.Go(task)
 	}
 }
 
-// adopt makes id the socket's identity, unless it is over. announce says that
-// guards and OnIdentity are to be asked, in a turn of their own.
-func (s *Socket) adopt(id *Identity, announce bool) (task engine.Task) {
+// adopt makes what adm has found the socket's identity, unless the socket is over
+// or that is: who has ended it sees to the sockets that hang on it. announce says
+// that guards and OnIdentity are to be asked, in a turn of their own.
+func (s *Socket) adopt(adm *admission, announce bool) (task engine.Task) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
-		s.mu.Unlock()
 		return nil
 	}
-	old := s.identity.Swap(id)
-	if s.started {
+	id := adm.identity
+	var old *Identity
+	if !s.ns.srv.stands(adm, func() {
+		old = s.identity.Swap(id)
 		if s.appeared && old == nil && id != nil {
 			s.ns.users.Add(id.UserID, s)
 		}
-		if announce {
-			task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
-		}
+	}) {
+		return nil
+	}
+	if s.started && announce {
+		task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
 	}
 	s.expireAt(id)
-	s.mu.Unlock()
 	return task
 }
 

@@ -67,6 +67,7 @@ type loaded struct {
 	name   string
 	cookie string // the value the client holds: as it came, or as last set
 	id     string
+	ended  string      // the id of the session that the client has shown, if that is over
 	base   map[any]any // the values as loaded
 }
 
@@ -120,14 +121,15 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if session.IsNew {
 		// Some stores take the id from the cookie although they know no such
 		// session. Saving under it would let a client choose its id.
-		session.ID = ""
+		l.ended, session.ID = session.ID, ""
 	} else {
 		if session.ID == "" {
 			st.foundInCookie() // since before a restart
 		}
 		if l.id = sessionID(session); st.srv.ended.has(l.id) || st.srv.revoked.login(session.Values) {
 			// The store still has it, or it lives in the client's cookie.
-			session.ID, session.IsNew, session.Values, l.id = "", true, make(map[any]any), ""
+			session.ID, session.IsNew, session.Values = "", true, make(map[any]any)
+			l.ended, l.id = l.id, ""
 		}
 	}
 	l.base = maps.Clone(session.Values)
@@ -203,6 +205,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		if err := st.merge(ctx, session, l); err != nil {
 			return err
 		}
+	}
+	if st.srv.revoked.login(session.Values) {
+		return ErrSessionGone
 	}
 	if err := st.write(r, w, session, l); err != nil {
 		return err
@@ -338,6 +343,19 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	}
 	joinHeaders(w.Header(), got.Header())
 	st.srv.closeSession(id, ReasonSessionEnded)
+	for _, next := range st.srv.ended.successors(id, peerOf(r)) {
+		// A login has taken the session over while this request was on its way.
+		// Who logs out does not mean to stay logged in, and the cookie is taken
+		// back. Looked up last: sockets that had left the session by then hang
+		// on one of these.
+		life := st.end(next, tombstoneLife)
+		if dropErr := st.drop(r.Context(), next); dropErr != nil {
+			life = st.end(next, st.sessionLife())
+			err = errors.Join(err, dropErr)
+		}
+		st.srv.closeSession(next, ReasonSessionEnded)
+		err = errors.Join(err, st.remember(r.Context(), next, life))
+	}
 	return errors.Join(err, st.remember(r.Context(), id, life))
 }
 

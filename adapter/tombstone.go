@@ -26,6 +26,7 @@ type tombstones struct {
 type tombstone struct {
 	until time.Time
 	next  string // the session that a login has put in its place
+	peer  uint64 // who has logged in, by network address
 }
 
 func (t *tombstones) has(id string) bool {
@@ -89,13 +90,14 @@ func swept[K comparable, V any](of map[K]V, bound int, over func(V) bool) int {
 	return min(max(2*len(of), 1024), bound+bound/8)
 }
 
-// succeeded notes that a login has put the session next in the place of id.
-func (t *tombstones) succeeded(id, next string) {
+// succeeded notes that a login of a peer has put the session next in the place of
+// id.
+func (t *tombstones) succeeded(id, next string, peer uint64) {
 	h := hashSession(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if of, ok := t.of[h]; ok {
-		of.next = next
+		of.next, of.peer = next, peer
 		t.of[h] = of
 	}
 }
@@ -107,4 +109,16 @@ func (t *tombstones) successor(id string) string {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.of[h].next
+}
+
+// successors returns the sessions that logins of a peer have put in the place of
+// id, one after the other. From elsewhere comes who has planted the session or
+// stolen it, and has no say in what has become of it.
+func (t *tombstones) successors(id string, peer uint64) (ids []string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for of := t.of[hashSession(id)]; of.next != "" && of.peer == peer; of = t.of[hashSession(of.next)] {
+		ids = append(ids, of.next)
+	}
+	return ids
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +61,7 @@ type Conn struct {
 	beat Timer
 	ping Frame // what a heartbeat sends; none means a WebSocket ping
 
-	answer Frame // to the handshake, until Start
+	answer Frame // to the handshake, until it is written
 
 	// Owned by the one goroutine that reads at a time.
 	br       bufio.Reader
@@ -119,10 +118,7 @@ func (c *Conn) Start() {
 		// Under the lock, so that Close sets its own deadline after this one.
 		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.firstBeat(c.dialect)), c)
 	}
-	c.out = slices.Insert(c.out, 0, c.answer)
-	c.outBytes += c.answer.Len()
-	c.answer = Frame{}
-	small := c.outBytes <= chunkSize
+	small := c.answer.Len()+c.outBytes <= chunkSize
 	c.mu.Unlock()
 	if _, tcp := c.nc.(*net.TCPConn); tcp && small {
 		// The kernel has room for as much on a new connection, so it does not
@@ -261,7 +257,7 @@ func (c *Conn) flush() { c.flushSome(math.MaxInt) }
 func (c *Conn) flushSome(writes int) {
 	for ; ; writes-- {
 		c.mu.Lock()
-		if len(c.out) == 0 {
+		if len(c.out) == 0 && c.answer.frame == nil {
 			c.writing = false
 			done := c.closed
 			c.flushed = done
@@ -278,7 +274,11 @@ func (c *Conn) flushSome(writes int) {
 		}
 		var one Frame
 		var many []Frame
-		if len(c.out) == 1 {
+		if c.answer.frame != nil {
+			// Apart from the queue, which a close may drop.
+			many = append([]Frame{c.answer}, c.out...)
+			c.answer = Frame{}
+		} else if len(c.out) == 1 {
 			one = c.out[0]
 		} else {
 			many = c.out
