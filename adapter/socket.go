@@ -279,7 +279,8 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	var task engine.Task
 	asks := ask != nil || len(s.ns.onConnect) > 0
 	if asks {
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
+		// Before what a client has sent behind a first message.
+		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
@@ -306,6 +307,7 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	var err error
 	if ask != nil {
 		err = ask(ctx)
+		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()} // whom it has found
 	}
 	switch {
 	case err != nil:
@@ -453,7 +455,7 @@ func (s *Socket) adopt(id *Identity, announce bool) (task engine.Task) {
 			s.ns.users.Add(id.UserID, s)
 		}
 		if announce {
-			task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
+			task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
 		}
 	}
 	s.expireAt(id)
