@@ -16,7 +16,7 @@ import (
 // Sessions is the suite that a session store passes under Server.Store, with
 // sockets over every transport: each case is a way in which sessions and sockets
 // are known to betray a user. The numbers are the properties' in
-// docs/architecture.md.
+// docs/architecture.md. How sockets follow a login is asked by Identity.
 //
 // newStore returns an empty store. inCookie says that the store keeps sessions
 // in the client's cookie, which no WebSocket can write.
