@@ -99,18 +99,29 @@ func (r *row) start(cfg adapter.Config, logins Logins, setup func(*Site)) {
 		}
 	}
 	cfg.Logger = slog.New(slog.DiscardHandler)
-	r.site = NewSiteWith(r.t, cfg, logins, func(s *Site) {
-		s.Server.Use(func(c *gin.Context) {
-			c.Next()
-			if adapter.Replaying(c.Request.Context()) {
-				r.replays.Add(1)
-			}
-		})
+	r.site = NewSiteWith(r.t, cfg, &replayed{logins, &r.replays}, func(s *Site) {
 		s.Server.OnDisconnect(func(sock *adapter.Socket, reason adapter.Reason) { r.ended(sock.ID()) <- reason })
 		if setup != nil {
 			setup(s)
 		}
 	})
+}
+
+// replayed counts the replays that have run, also where the sessions' own
+// middleware stops them.
+type replayed struct {
+	Logins
+	n *atomic.Int64
+}
+
+func (l *replayed) Use(srv *adapter.Server) {
+	srv.Use(func(c *gin.Context) {
+		c.Next()
+		if adapter.Replaying(c.Request.Context()) {
+			l.n.Add(1)
+		}
+	})
+	l.Logins.Use(srv)
 }
 
 // ended is where the reason of a socket's end is put. Sockets that are recovered
@@ -207,8 +218,12 @@ func (r *row) awaitReplays(c Client, n int64) {
 	}
 }
 
-// life is that of sessions that are not to expire.
-const life = time.Hour
+// life is that of sessions that are not to expire; soon of what is, when a
+// socket is open.
+const (
+	life = time.Hour
+	soon = 3 * time.Second
+)
 
 // logout closes that session's sockets at once, and nothing brings it back.
 func (r *row) logout() {
@@ -490,7 +505,7 @@ func (r *row) awaitIdentity(c Client, roles ...string) {
 // sessionExpires: the end of a session that nobody has ended is noticed by the
 // next replay. A store does not say whether a session has expired or never was.
 func (r *row) sessionExpires() {
-	r.start(adapter.Config{Revalidate: interval}, r.Open(r.t, 2*time.Second), nil)
+	r.start(adapter.Config{Revalidate: interval}, r.Open(r.t, soon), nil)
 	alice := r.site.NewBrowser(r.t, "alice")
 	thief := alice.Clone() // whose jar does not forget
 	c := thief.Connect(r.way)
@@ -500,14 +515,13 @@ func (r *row) sessionExpires() {
 
 // credentialExpires: at Identity.Expires it is over, by a timer.
 func (r *row) credentialExpires() {
-	expires := time.Now().Add(1500 * time.Millisecond)
+	expires := sync.OnceValue(func() time.Time { return time.Now().Add(soon) }) // from the handshake
 	r.start(adapter.Config{}, r.Open(r.t, life), func(s *Site) {
-		s.Amend = func(id *adapter.Identity) { id.Expires = expires }
+		s.Amend = func(id *adapter.Identity) { id.Expires = expires() }
 	})
 	c := r.site.NewBrowser(r.t, "alice").Connect(r.way)
-	r.wantUser(c, "alice")
 	r.wantEnd(c, adapter.ReasonExpired)
-	if early := time.Until(expires); early > 0 {
+	if early := time.Until(expires()); early > 0 {
 		r.t.Errorf("closed %v before the credential expired", early)
 	}
 }
@@ -636,6 +650,11 @@ func (r *row) storeDown() {
 		r.t.Errorf("a handshake without the store: %+v, want %d", refusal, unavailable)
 	}
 	r.wantUser(c, "alice")
+	if !r.AtInterval {
+		if f := c.Call("get", pair{Key: "color"}); f.Error == nil || f.Error.Code == "gone" {
+			r.t.Errorf("get without the store = %s, want an error that is not the session's end", f)
+		}
+	}
 
 	up()
 	if status, user := alice.Get("/me"); status != http.StatusOK || user != "alice" {
@@ -667,15 +686,15 @@ func (r *row) stale() {
 
 // expiresWhileDown: no store has to answer for a credential to expire.
 func (r *row) expiresWhileDown() {
-	expires := time.Now().Add(2 * time.Second)
+	expires := sync.OnceValue(func() time.Time { return time.Now().Add(soon) }) // from the handshake
 	logins, down, _ := r.Mortal(r.t)
 	r.start(adapter.Config{Revalidate: interval}, logins, func(s *Site) {
-		s.Amend = func(id *adapter.Identity) { id.Expires = expires }
+		s.Amend = func(id *adapter.Identity) { id.Expires = expires() }
 	})
 	c := r.site.NewBrowser(r.t, "alice").Connect(r.way)
 	down()
 	r.wantEnd(c, adapter.ReasonExpired)
-	if early := time.Until(expires); early > 0 {
+	if early := time.Until(expires()); early > 0 {
 		r.t.Errorf("closed %v before the credential expired", early)
 	}
 }

@@ -84,7 +84,8 @@ func sessionsOver(t *testing.T, way Way, newStore func(t *testing.T) sessions.St
 	})
 
 	t.Run("P22 revoked sessions are over, everywhere and for pages too", func(t *testing.T) {
-		s := site(t)
+		store := newStore(t)
+		s := NewSite(t, adapter.Config{}, store, nil)
 		phone, laptop, bob := s.NewBrowser(t, "alice"), s.NewBrowser(t, "alice"), s.NewBrowser(t, "bob")
 		conns := []Client{phone.Connect(way), phone.Connect(way), laptop.Connect(way)}
 		others := bob.Connect(way)
@@ -113,6 +114,14 @@ func sessionsOver(t *testing.T, way Way, newStore func(t *testing.T) sessions.St
 		wantCode(t, way, again, 4409)
 		if status, body := phone.Get("/me"); status != http.StatusUnauthorized {
 			t.Errorf("GET /me after Revoke of the session: %d %s, want 401", status, body)
+		}
+		if !inCookie {
+			// Its row is gone: a server that was told nothing knows nobody.
+			other := NewSite(t, adapter.Config{}, store, nil).NewBrowser(t, "")
+			other.HTTP.Jar.SetCookies(other.site(), phone.Cookies())
+			if status, body := other.Get("/me"); status != http.StatusUnauthorized {
+				t.Errorf("GET /me at another server: %d %s, want 401", status, body)
+			}
 		}
 		if n, err := s.Server.Revoke(t.Context(), adapter.ByProvider("test")); n != 1 || err != nil {
 			t.Errorf("Revoke of the provider = %d, %v; want bob's one", n, err)
