@@ -31,9 +31,11 @@ type Subject struct {
 	InCookie bool
 
 	// AtInterval says that the server is told nothing of these sessions: sockets
-	// follow at their next replay, sessions that have ended are ended by nobody
-	// but their own kind, and Socket.Session does not know them.
+	// follow at their next replay, and a session ends for its own kind alone.
 	AtInterval bool
+
+	// NoHandle says that Socket.Session does not know these sessions.
+	NoHandle bool
 }
 
 // interval is how often sockets are replayed where nothing else brings it about.
@@ -342,7 +344,7 @@ func (r *row) changed() {
 	}
 	alice.MustPost("/set?key=color&value=blue")
 	switch {
-	case r.AtInterval:
+	case r.NoHandle:
 		if f := c.Call("get", pair{Key: "color"}); f.Error == nil {
 			r.t.Errorf("get color = %s: Socket.Session knows these sessions now", f)
 		}
@@ -650,7 +652,7 @@ func (r *row) storeDown() {
 		r.t.Errorf("a handshake without the store: %+v, want %d", refusal, unavailable)
 	}
 	r.wantUser(c, "alice")
-	if !r.AtInterval {
+	if !r.NoHandle {
 		if f := c.Call("get", pair{Key: "color"}); f.Error == nil || f.Error.Code == "gone" {
 			r.t.Errorf("get without the store = %s, want an error that is not the session's end", f)
 		}

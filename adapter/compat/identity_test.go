@@ -81,7 +81,7 @@ func TestIdentityOverTimeSCS(t *testing.T) {
 			logins, store := newSCS(time.Hour)
 			return logins, func() { store.dead.Store(true) }, func() { store.dead.Store(false) }
 		},
-		AtInterval: true,
+		AtInterval: true, NoHandle: true,
 	})
 }
 
@@ -273,25 +273,25 @@ type mortalSCS struct {
 	dead atomic.Bool
 }
 
-var errDown = errors.New("connection refused")
+var errAway = errors.New("connection refused")
 
 func (m *mortalSCS) Find(token string) ([]byte, bool, error) {
 	if m.dead.Load() {
-		return nil, false, errDown
+		return nil, false, errAway
 	}
 	return m.Store.Find(token)
 }
 
 func (m *mortalSCS) Commit(token string, b []byte, expiry time.Time) error {
 	if m.dead.Load() {
-		return errDown
+		return errAway
 	}
 	return m.Store.Commit(token, b, expiry)
 }
 
 func (m *mortalSCS) Delete(token string) error {
 	if m.dead.Load() {
-		return errDown
+		return errAway
 	}
 	return m.Store.Delete(token)
 }
