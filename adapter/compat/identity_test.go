@@ -81,7 +81,7 @@ func TestIdentityOverTimeSCS(t *testing.T) {
 			logins, store := newSCS(time.Hour)
 			return logins, func() { store.dead.Store(true) }, func() { store.dead.Store(false) }
 		},
-		AtInterval: true, NoHandle: true,
+		AtInterval: true, Foreign: true,
 	})
 }
 
