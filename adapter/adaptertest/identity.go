@@ -210,13 +210,12 @@ func (r *row) wantRefused(what string, b *Browser, way Way, status int, code str
 	}
 }
 
-// awaitReplays waits until n more replays have run through the chain.
-func (r *row) awaitReplays(c Client, n int64) {
+// awaitReplays waits until so many replays have run through the chain.
+func (r *row) awaitReplays(c Client, want int64) {
 	r.t.Helper()
-	late := time.Now().Add(patience)
-	for want := r.replays.Load() + n; r.replays.Load() < want; {
+	for late := time.Now().Add(patience); r.replays.Load() < want; {
 		if time.Now().After(late) {
-			r.t.Fatalf("no replay in %v", patience)
+			r.t.Fatalf("%d replays in %v, want %d", r.replays.Load(), patience, want)
 		}
 		c.Must("me", nil, nil) // lets time pass
 	}
@@ -291,7 +290,7 @@ func (r *row) login() {
 		old := b.Clone()
 		still := old.Connect(r.way)
 		b.MustPost("/login?user=alice")
-		r.awaitReplays(still, 2)
+		r.awaitReplays(still, r.replays.Load()+2)
 		r.wantUser(still, "")
 		return
 	}
@@ -363,9 +362,8 @@ func (r *row) changed() {
 	alice.MustPost("/set?key=role&value=admin")
 	if r.InCookie && r.way.Transport != Polling {
 		// The save is noticed, and the cookie is the one of the handshake.
-		for r.replays.Load() == before {
-			r.wantUser(c, "alice")
-		}
+		r.awaitReplays(c, before+1)
+		r.wantUser(c, "alice")
 		read("role", "null")
 		if frames := c.Rest(); len(frames) > 0 {
 			r.t.Errorf("got %v: a socket sees a cookie that was set later", frames)
@@ -394,6 +392,7 @@ func (r *row) roles() {
 	var roles atomic.Pointer[[]string]
 	roles.Store(&[]string{"member"})
 	gate := NewGate()
+	r.t.Cleanup(gate.Open)
 	asked := make(chan string, 10)
 	r.start(adapter.Config{}, r.Open(r.t, life), func(s *Site) {
 		s.Amend = func(id *adapter.Identity) { id.Roles = *roles.Load() }
@@ -645,7 +644,7 @@ func (r *row) storeDown() {
 	alice := r.site.NewBrowser(r.t, "alice")
 	c := alice.Connect(r.way)
 	down()
-	r.awaitReplays(c, 1)
+	r.awaitReplays(c, r.replays.Load()+2) // one that began before is none
 	r.wantUser(c, "alice")
 	page, handshake := http.StatusServiceUnavailable, http.StatusServiceUnavailable
 	if r.Foreign {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/gin-contrib/sessions"
@@ -39,16 +40,32 @@ type Site struct {
 type Gate struct {
 	Entered chan struct{} // receives when a request has come to the gate
 	Release chan struct{} // lets one request through
+
+	open   chan struct{} // closed when it stands open
+	opened sync.Once
 }
 
 // NewGate returns a closed gate.
-func NewGate() *Gate { return &Gate{make(chan struct{}), make(chan struct{})} }
+func NewGate() *Gate {
+	return &Gate{Entered: make(chan struct{}), Release: make(chan struct{}), open: make(chan struct{})}
+}
 
 // Pass is called by the request.
 func (g *Gate) Pass() {
-	g.Entered <- struct{}{}
-	<-g.Release
+	select {
+	case g.Entered <- struct{}{}:
+	case <-g.open:
+		return
+	}
+	select {
+	case <-g.Release:
+	case <-g.open:
+	}
 }
+
+// Open lets everybody through from now on: at the end of a test, so that one that
+// fails does not wait for a request that it holds.
+func (g *Gate) Open() { g.opened.Do(func() { close(g.open) }) }
 
 // NewSite starts a Site on a store of gin-contrib/sessions. setup, if not nil,
 // may add to it before it is mounted.
@@ -89,6 +106,7 @@ func NewSiteWith(t testing.TB, cfg adapter.Config, logins Logins, setup func(*Si
 	s.Pages = s.Engine.Group("/", srv.HTTP()...)
 	s.pages()
 	s.URL = Serve(t, s.Engine)
+	t.Cleanup(s.Slow.Open)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
