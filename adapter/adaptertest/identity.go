@@ -225,7 +225,7 @@ func (r *row) awaitReplays(c Client, want int64) {
 // socket is open.
 const (
 	life = time.Hour
-	soon = 3 * time.Second
+	soon = 5 * time.Second
 )
 
 // logout closes that session's sockets at once, and nothing brings it back.
