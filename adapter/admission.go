@@ -28,6 +28,7 @@ type admission struct {
 	ran       int64       // when the chain began to run, in Unix nanoseconds
 	refusal   *Error      // why the chain refused one that may wait
 	address   string      // that limits count, where some may wait
+	former    *former     // what it was before a login, for a moment
 }
 
 // admit runs the chain for a handshake. decide is asked at its end, within the

@@ -646,3 +646,63 @@ func TestRecoveriesSeeNoSecrets(t *testing.T) {
 		t.Errorf("the recovery saw %d requests:\n%s", n, dumps)
 	}
 }
+
+// TestOnConnectKnowsWhomATokenNames: the context of OnConnect is that of who has
+// been let in, not of the connection that showed nobody yet.
+func TestOnConnectKnowsWhomATokenNames(t *testing.T) {
+	known := make(chan string, 1)
+	s := newTokenSite(t, adapter.Config{Credentials: []adapter.Source{adapter.AuthPayload("token")}}, func(s *tokenSite) {
+		s.Server.OnConnect(func(ctx context.Context, _ *adapter.Socket) error {
+			id, _ := adapter.IdentityOf(ctx)
+			if id == nil {
+				id = new(adapter.Identity)
+			}
+			known <- id.UserID
+			return nil
+		})
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	for _, tr := range []adaptertest.Transport{adaptertest.WebSocket, adaptertest.Polling} {
+		b.Connect(adaptertest.Way{Transport: tr, Auth: map[string]string{"token": "alice"}})
+		if user := <-known; user != "alice" {
+			t.Errorf("%s: OnConnect runs as %q, want alice", tr, user)
+		}
+	}
+}
+
+// TestOnConnectComesBeforeWhatFollowsAFirstMessage: a client need not wait for
+// the answer to its first message.
+func TestOnConnectComesBeforeWhatFollowsAFirstMessage(t *testing.T) {
+	gate := adaptertest.NewGate()
+	order := make(chan string, 2)
+	s := newTokenSite(t, adapter.Config{Credentials: []adapter.Source{adapter.FirstMessage()}}, func(s *tokenSite) {
+		s.Server.Use(func(c *gin.Context) {
+			if adapter.Replaying(c.Request.Context()) && c.GetString("token") == "alice" {
+				gate.Pass() // until the client has sent more
+			}
+		})
+		s.Server.OnConnect(func(context.Context, *adapter.Socket) error {
+			order <- "OnConnect"
+			return nil
+		})
+		adapter.Handle(s.Server, "first", func(context.Context, *adapter.Socket, struct{}) (any, error) {
+			order <- "event"
+			return nil, nil
+		})
+	})
+	c, _, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"alice","id":1}`)
+	<-gate.Entered
+	c.Raw(`{"type":"first","id":2}`)
+	c.Raw(`{"type":`) // not an event: answered by the reader, so the event is in the inbox
+	c.Event("error")
+	gate.Release <- struct{}{}
+	for _, want := range []string{"OnConnect", "event"} {
+		if got := <-order; got != want {
+			t.Errorf("%s came, want %s", got, want)
+		}
+	}
+}

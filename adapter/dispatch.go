@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"runtime/debug"
+	"slices"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
@@ -32,6 +33,18 @@ func (s *Socket) pushLocked(it item) engine.Task {
 	return (*dispatcher)(s)
 }
 
+// pushFirstLocked is pushLocked for what comes before all events that wait, and
+// behind what came before them already.
+func (s *Socket) pushFirstLocked(it item) engine.Task {
+	task := s.pushLocked(it)
+	if i := slices.IndexFunc(s.inbox, func(it item) bool { return it.run == nil }); i >= 0 {
+		last := len(s.inbox) - 1
+		copy(s.inbox[i+1:], s.inbox[i:last])
+		s.inbox[i] = it
+	}
+	return task
+}
+
 // dispatcher is the goroutine that works off the inbox.
 type dispatcher Socket
 
@@ -48,6 +61,9 @@ func (d *dispatcher) Run() {
 		s.inbox[0] = item{}
 		s.inbox = s.inbox[1:]
 		s.pending -= it.in.size()
+		// Under the lock under which it changes: an event that is ahead of the
+		// turn in which guards and OnIdentity see a change does not see it.
+		id := s.Identity()
 		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.pending <= inboxBytes/2
 		if resume {
 			s.paused = false
@@ -56,13 +72,14 @@ func (d *dispatcher) Run() {
 		if resume {
 			s.link.resume()
 		}
-		s.turn(it)
+		s.turn(it, id)
 	}
 }
 
-// turn runs one item. It is the one place where a panic of user code is caught.
-func (s *Socket) turn(it item) {
-	ctx := &eventContext{Context: s.Context(), socket: s, identity: s.Identity()}
+// turn runs one item as id. It is the one place where a panic of user code is
+// caught.
+func (s *Socket) turn(it item, id *Identity) {
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id}
 	defer func() {
 		if v := recover(); v != nil {
 			s.ns.srv.log.Error("a handler panicked", "event", it.in.event, "socket", s.id, "panic", v, "stack", string(debug.Stack()))

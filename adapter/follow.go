@@ -326,7 +326,12 @@ func (b *binding) Expired(time.Time) {
 // the runners with them. That outcome is unknown like any other, and is bounded
 // by MaxStale. It returns the sockets for which that has passed.
 func (f *follower) overdueLocked(b *binding) []*Socket {
-	wait := b.asked + replayTimeout - f.now()
+	due := b.asked + replayTimeout
+	if b.stale != 0 {
+		// The last of several: it may come when MaxStale has passed already.
+		due = min(due, max(b.stale+f.srv.cfg.MaxStale, b.asked+replayGap))
+	}
+	wait := due - f.now()
 	if wait <= 0 {
 		if b.stale == 0 {
 			b.stale = b.asked
@@ -407,8 +412,9 @@ func (f *follower) Run() {
 			if b.stale == 0 {
 				b.stale = f.now()
 			}
-			expired = f.now()-b.stale >= f.srv.cfg.MaxStale
-			next = replayRetry/2 + rand.N(replayRetry/2)
+			left := b.stale + f.srv.cfg.MaxStale - f.now()
+			expired = left <= 0
+			next = min(replayRetry/2+rand.N(replayRetry/2), left) // the last one at the end
 		default:
 			b.stale = 0
 			if every := f.srv.cfg.Revalidate; every > 0 {

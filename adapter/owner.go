@@ -6,7 +6,25 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
+
+// A former credential is what a connection was bound to before a login. A
+// browser may poll once more before it has the answer, with the new cookie.
+type former struct {
+	cookies string
+	until   time.Time
+}
+
+// crossing is how long such requests may be on their way.
+const crossing = 10 * time.Second
+
+// shows reports whether a request shows a former credential, from where the
+// connection was opened: as for sockets that follow a login, the cookie alone
+// proves nothing, for it may have been planted.
+func (f *former) shows(r *http.Request, cookies string, shake *Handshake) bool {
+	return f != nil && time.Now().Before(f.until) && sameCookies(cookies, f.cookies) && shake.samePeer(r)
+}
 
 // owns reports whether a request may use this connection. The sid alone proves
 // nothing: it stands in URLs, and URLs end up in logs.
@@ -30,7 +48,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 		return true // there is no credential of the handshake, only those of sockets
 	case cookies == "" && adm.shake.cookies != "":
 		return false
-	case (token == "" || token == adm.token) && sameCookies(cookies, adm.shake.cookies):
+	case (token == "" || token == adm.token) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
 		return true
 	}
 	return conn.rebind(r, adm, func(h http.Header) {
@@ -98,6 +116,9 @@ func (s *sioSocket) follow(sessionID string, shake *Handshake) {
 		return
 	}
 	now := *conn.adm
+	if now.sessionID != sessionID { // once for all sockets of the connection
+		now.former = &former{now.shake.cookies, time.Now().Add(crossing)}
+	}
 	now.sessionID, now.shake = sessionID, shake
 	now.seen = math.MaxUint64 // who it is now is for the chain to say
 	conn.adm = &now

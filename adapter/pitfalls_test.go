@@ -61,7 +61,21 @@ func TestP01SessionUpdateReachesNoStranger(t *testing.T) {
 	}
 }
 
-func TestP02HandlerKeepsItsOwnUser(t *testing.T) {
+// overEach runs a test for each transport, all at the same time.
+func overEach(t *testing.T, test func(t *testing.T, way adaptertest.Way)) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, tr := range adaptertest.Transports {
+		all.Go(func() {
+			t.Run(string(tr), func(t *testing.T) { test(t, adaptertest.Way{Transport: tr}) })
+		})
+	}
+	all.Wait()
+}
+
+func TestP02HandlerKeepsItsOwnUser(t *testing.T) { overEach(t, handlerKeepsItsOwnUser) }
+
+func handlerKeepsItsOwnUser(t *testing.T, way adaptertest.Way) {
 	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
 		addStranger(s)
 		s.Server.Use(func(c *gin.Context) { c.Set("user", "alice, from a middleware") })
@@ -69,7 +83,7 @@ func TestP02HandlerKeepsItsOwnUser(t *testing.T) {
 			return ctx.Value("user"), nil
 		})
 	})
-	c := s.NewBrowser(t, "alice").Dial(ws)
+	c := s.NewBrowser(t, "alice").Connect(way)
 	for range rounds {
 		during(t, s, func() {
 			if f := c.Call("me", nil); string(f.Data) != `"alice"` {
@@ -82,7 +96,9 @@ func TestP02HandlerKeepsItsOwnUser(t *testing.T) {
 	}
 }
 
-func TestP02NothingOfGinIsKept(t *testing.T) {
+func TestP02NothingOfGinIsKept(t *testing.T) { overEach(t, nothingOfGinIsKept) }
+
+func nothingOfGinIsKept(t *testing.T, way adaptertest.Way) {
 	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
 		s.Server.Use(func(c *gin.Context) {
 			c.Set("context", c)
@@ -96,7 +112,7 @@ func TestP02NothingOfGinIsKept(t *testing.T) {
 			return ok, nil
 		})
 	})
-	c := s.NewBrowser(t, "alice").Dial(ws)
+	c := s.NewBrowser(t, "alice").Connect(way)
 	for _, key := range []string{"context", "writer", "request", "request context", sessions.DefaultKey} {
 		if f := c.Call("kept", key); string(f.Data) != "false" {
 			t.Errorf("%q outlives the handshake", key)
@@ -107,13 +123,15 @@ func TestP02NothingOfGinIsKept(t *testing.T) {
 	}
 }
 
-func TestP08PanicInHandlerIsAnError(t *testing.T) {
+func TestP08PanicInHandlerIsAnError(t *testing.T) { overEach(t, panicInHandlerIsAnError) }
+
+func panicInHandlerIsAnError(t *testing.T, way adaptertest.Way) {
 	var logged syncBuffer
 	logger := slog.New(slog.NewTextHandler(&logged, nil))
 	s := adaptertest.NewSite(t, adapter.Config{Logger: logger}, newMemstore(t), func(s *adaptertest.Site) {
 		adapter.On(s.Server, "panic", func(context.Context, *adapter.Socket, struct{}) error { panic("secret detail") })
 	})
-	c := s.NewBrowser(t, "alice").Dial(ws)
+	c := s.NewBrowser(t, "alice").Connect(way)
 	f := c.Call("panic", nil)
 	if f.Error == nil || f.Error.Code != adapter.CodeInternal {
 		t.Errorf("panic = %s, want the error internal", f)
@@ -189,6 +207,10 @@ func TestP09HeadersReachTheUpgrade(t *testing.T) {
 }
 
 func TestP09CookieSetByTheHandshakeIsTheSocketsSession(t *testing.T) {
+	overEach(t, cookieSetByTheHandshake)
+}
+
+func cookieSetByTheHandshake(t *testing.T, way adaptertest.Way) {
 	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
 		s.Server.AllowAnonymous()
 		s.Server.UseOnce(func(c *gin.Context) {
@@ -200,7 +222,7 @@ func TestP09CookieSetByTheHandshakeIsTheSocketsSession(t *testing.T) {
 		})
 	})
 	b := s.NewBrowser(t, "")
-	c := b.Dial(ws)
+	c := b.Connect(way)
 	if f := c.Call("get", map[string]string{"key": "color"}); string(f.Data) != `"blue"` {
 		t.Errorf("get color = %s, want blue", f)
 	}
@@ -306,7 +328,12 @@ func TestP11LateWritesDoNotReachTheSocket(t *testing.T) {
 	}
 }
 
-func TestP14Refusals(t *testing.T) {
+func TestP14Refusals(t *testing.T) { overEach(t, refusals) }
+
+func refusals(t *testing.T, way adaptertest.Way) {
+	path := map[adaptertest.Transport]string{
+		adaptertest.Plain: ws, adaptertest.WebSocket: "/socket.io/?EIO=4&transport=websocket", adaptertest.Polling: enginePath,
+	}[way.Transport]
 	for _, tt := range []struct {
 		name   string
 		mw     gin.HandlerFunc
@@ -328,16 +355,25 @@ func TestP14Refusals(t *testing.T) {
 			s := adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, newMemstore(t), func(s *adaptertest.Site) {
 				s.Server.UseOnce(func(c *gin.Context) { c.Header("X-Chain", "yes") }, tt.mw)
 			})
-			_, resp, err := s.NewBrowser(t, "alice").TryDial(ws, nil)
-			if err == nil {
-				t.Fatal("admitted")
+			var status int
+			var body string
+			var header http.Header
+			alice := s.NewBrowser(t, "alice")
+			if way.Transport == adaptertest.Polling {
+				status, body, header = engineDo(t, alice, "GET", path, "", nil)
+			} else {
+				_, resp, err := alice.TryDial(path, nil)
+				if err == nil {
+					t.Fatal("admitted")
+				}
+				got, _ := io.ReadAll(resp.Body)
+				status, body, header = resp.StatusCode, string(got), resp.Header
 			}
-			body, _ := io.ReadAll(resp.Body)
-			if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.body) {
-				t.Errorf("%d %s, want %d with %s", resp.StatusCode, body, tt.status, tt.body)
+			if status != tt.status || !strings.Contains(body, tt.body) {
+				t.Errorf("%d %s, want %d with %s", status, body, tt.status, tt.body)
 			}
-			if tt.name != "panic" && resp.Header.Get("X-Chain") != "yes" {
-				t.Errorf("the chain's headers are lost: %v", resp.Header)
+			if tt.name != "panic" && header.Get("X-Chain") != "yes" {
+				t.Errorf("the chain's headers are lost: %v", header)
 			}
 		})
 	}

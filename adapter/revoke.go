@@ -190,15 +190,29 @@ func (f *follower) refresh(sockets []*Socket) {
 	}
 }
 
-// drop deletes a session by its id, where the store has ids.
+// drop deletes a session by its id, where the store has ids. Some stores find a
+// session by its cookie alone (gorm's does): that of an open socket. Without one
+// their row stays, behind its tombstone.
 func (st *store) drop(ctx context.Context, id string) error {
 	if st.inCookie.Load() {
 		return nil // the tombstone is all there is
 	}
 	r := (&http.Request{Header: make(http.Header)}).WithContext(ctx)
-	gone := gsessions.NewSession(st.inner, "session")
+	name := "session"
+	for _, sock := range st.srv.follow.sockets(id) {
+		if sock.ref.store == st {
+			name = sock.ref.name
+			r.Header.Set("Cookie", sock.shake.Load().cookies)
+			break
+		}
+	}
+	gone := gsessions.NewSession(st.inner, name)
 	gone.ID, gone.Options = id, expired(nil)
-	if err := st.inner.Save(r, &nullWriter{}, gone); err != nil {
+	err := st.inner.Save(r, &nullWriter{}, gone)
+	if err == nil {
+		err = st.ping(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("adapter: delete session: %w", err)
 	}
 	return nil

@@ -124,6 +124,34 @@ func TestP20SessionMayBeRenewed(t *testing.T) {
 	}
 }
 
+// TestPollsCrossALogin: a browser goes on polling with the old cookie until it
+// has the answer to its login. From elsewhere the old cookie and the sid are of
+// no use.
+func TestPollsCrossALogin(t *testing.T) {
+	s := adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, newMemstore(t), func(s *adaptertest.Site) { s.Server.AllowAnonymous() })
+	b := s.NewBrowser(t, "")
+	b.MustPost("/set?key=color&value=blue") // gives the visitor a session
+	path := enginePath + "&sid=" + engineOpen(t, b)
+	before := b.Clone()
+	b.MustPost("/login?user=alice")
+	for _, tt := range []struct {
+		name   string
+		header http.Header
+		status int
+	}{
+		{"from the same place", nil, http.StatusOK},
+		{"from elsewhere", http.Header{"X-Forwarded-For": {"203.0.113.66"}}, http.StatusForbidden},
+		{"with a token", http.Header{"Authorization": {"Bearer other"}}, http.StatusForbidden},
+	} {
+		if status, body, _ := engineDo(t, before, "POST", path, `42["me"]`, tt.header); status != tt.status {
+			t.Errorf("the old cookie %s: %d %s, want %d", tt.name, status, body, tt.status)
+		}
+	}
+	if status, body, _ := engineDo(t, b, "POST", path, `42["me"]`, nil); status != http.StatusOK {
+		t.Errorf("the new cookie: %d %s", status, body)
+	}
+}
+
 func TestEngineIOErrors(t *testing.T) {
 	s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, nil)
 	b := s.NewBrowser(t, "")

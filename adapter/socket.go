@@ -295,7 +295,8 @@ func (s *Socket) start(adm *admission, ask func(context.Context) (*admission, er
 	var task engine.Task
 	asks := ask != nil || s.recovery != nil || len(s.ns.onConnect) > 0
 	if asks {
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, adm, ask) }})
+		// Before what a client has sent behind a first message.
+		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.connect(ctx, adm, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
@@ -325,6 +326,7 @@ func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.C
 	var err error
 	if ask != nil {
 		adm, err = ask(ctx)
+		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()} // whom it has found
 	}
 	stands := true
 	switch {
@@ -486,7 +488,7 @@ func (s *Socket) adopt(adm *admission, announce bool) (task engine.Task) {
 		return nil
 	}
 	if s.started && announce {
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
+		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
 	}
 	s.expireAt(id)
 	return task

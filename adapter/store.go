@@ -111,11 +111,8 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		v.fail(fmt.Errorf("adapter: load session: %w", err))
 	}
 	if err == nil && session.IsNew && l.cookie != "" {
-		if p, ok := st.inner.(Pinger); ok {
-			if pingErr := p.Ping(r.Context()); pingErr != nil {
-				err = fmt.Errorf("adapter: session store: %w", pingErr)
-				v.fail(err)
-			}
+		if err = st.ping(r.Context()); err != nil {
+			v.fail(err)
 		}
 	}
 	if session.IsNew {
@@ -136,6 +133,17 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
 	v.addLoaded(l)
 	return session, err
+}
+
+// ping asks a store that is a Pinger whether it did what it says, or hides that
+// its database does not answer.
+func (st *store) ping(ctx context.Context) error {
+	if p, ok := st.inner.(Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			return fmt.Errorf("adapter: session store: %w", err)
+		}
+	}
+	return nil
 }
 
 // sessionID returns the store's id of a session, or the one we keep in its
@@ -323,6 +331,8 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 	if got == nil || err != nil {
 		got = gsessions.NewSession(st.inner, name)
 		got.IsNew = true
+	} else if got.IsNew {
+		return got, st.ping(ctx)
 	}
 	return got, nil
 }
@@ -334,6 +344,9 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	life := st.end(id, tombstoneLife)
 	var got nullWriter
 	err := st.inner.Save(r, &got, session)
+	if err == nil {
+		err = st.ping(r.Context())
+	}
 	if err != nil {
 		// The row may live on behind its tombstone, which has to last then; and
 		// the client can be made to forget the cookie.

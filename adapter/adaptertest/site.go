@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/gin-contrib/sessions"
@@ -13,10 +14,11 @@ import (
 	"github.com/gin-usher/usher/adapter"
 )
 
-// A Site is a small app on one session store: pages that log in and out and
+// A Site is a small app on one kind of sessions: pages that log in and out and
 // touch the session, and socket events that do the same from the other side.
 //
 //	POST /login?user=alice   POST /logout        GET /me
+//	POST /forget clears the session, as apps log out that know nothing else
 //	POST /set?key=k&value=v  GET /get?key=k
 //	POST /slow?key=k&value=v loads the session, waits for Slow, then saves
 //	events: me, get {key}, set {key,value}, count {key}
@@ -26,43 +28,74 @@ type Site struct {
 	Pages  *gin.RouterGroup // behind Server.HTTP()
 	URL    string
 	Slow   *Gate // where POST /slow waits between load and save
+
+	// Amend, if a setup sets it, adds to an identity what the app knows of the
+	// user beside the session: roles, an expiry.
+	Amend func(id *adapter.Identity)
+
+	logins Logins
 }
 
 // A Gate holds requests between two points of a test.
 type Gate struct {
 	Entered chan struct{} // receives when a request has come to the gate
 	Release chan struct{} // lets one request through
+
+	open   chan struct{} // closed when it stands open
+	opened sync.Once
 }
 
 // NewGate returns a closed gate.
-func NewGate() *Gate { return &Gate{make(chan struct{}), make(chan struct{})} }
+func NewGate() *Gate {
+	return &Gate{Entered: make(chan struct{}), Release: make(chan struct{}), open: make(chan struct{})}
+}
 
 // Pass is called by the request.
 func (g *Gate) Pass() {
-	g.Entered <- struct{}{}
-	<-g.Release
+	select {
+	case g.Entered <- struct{}{}:
+	case <-g.open:
+		return
+	}
+	select {
+	case <-g.Release:
+	case <-g.open:
+	}
 }
 
-// NewSite starts a Site on store. setup, if not nil, may add to it before it
-// is mounted.
+// Open lets everybody through from now on: at the end of a test, so that one that
+// fails does not wait for a request that it holds.
+func (g *Gate) Open() { g.opened.Do(func() { close(g.open) }) }
+
+// NewSite starts a Site on a store of gin-contrib/sessions. setup, if not nil,
+// may add to it before it is mounted.
 func NewSite(t testing.TB, cfg adapter.Config, store sessions.Store, setup func(*Site)) *Site {
+	t.Helper()
+	return NewSiteWith(t, cfg, Stored(store), setup)
+}
+
+// NewSiteWith is NewSite for any kind of sessions.
+func NewSiteWith(t testing.TB, cfg adapter.Config, logins Logins, setup func(*Site)) *Site {
 	t.Helper()
 	gin.SetMode(gin.ReleaseMode)
 	srv, err := adapter.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Site{Server: srv, Engine: gin.New(), Slow: NewGate()}
-	srv.Use(sessions.Sessions("sid", srv.Store(store)))
+	s := &Site{Server: srv, Engine: gin.New(), Slow: NewGate(), logins: logins}
+	logins.Use(srv)
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
-		id, ok := adapter.LoggedIn(c)
+		id, ok := logins.LoggedIn(c)
 		if !ok {
 			return nil, nil
 		}
-		if role, _ := sessions.Default(c).Get("role").(string); role != "" {
+		if role := logins.Get(c, "role"); role != "" {
 			id.Roles = []string{role}
 		}
 		id.User = id.UserID
+		if s.Amend != nil {
+			s.Amend(&id)
+		}
 		return &id, nil
 	})
 	s.events()
@@ -73,6 +106,7 @@ func NewSite(t testing.TB, cfg adapter.Config, store sessions.Store, setup func(
 	s.Pages = s.Engine.Group("/", srv.HTTP()...)
 	s.pages()
 	s.URL = Serve(t, s.Engine)
+	t.Cleanup(s.Slow.Open)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -104,9 +138,10 @@ func (b *Browser) MustPost(path string) {
 
 func (s *Site) pages() {
 	s.Pages.POST("/login", func(c *gin.Context) {
-		answer(c, s.Server.Login(c, adapter.Identity{UserID: c.Query("user"), Provider: "test"}))
+		answer(c, s.logins.Login(c, c.Query("user")))
 	})
-	s.Pages.POST("/logout", func(c *gin.Context) { answer(c, s.Server.Logout(c)) })
+	s.Pages.POST("/logout", func(c *gin.Context) { answer(c, s.logins.Logout(c)) })
+	s.Pages.POST("/forget", func(c *gin.Context) { answer(c, s.logins.Clear(c)) })
 	s.Pages.GET("/me", func(c *gin.Context) {
 		if user, ok := adapter.User[string](c); ok {
 			c.String(http.StatusOK, user)
@@ -115,17 +150,12 @@ func (s *Site) pages() {
 		c.Status(http.StatusUnauthorized)
 	})
 	s.Pages.GET("/get", func(c *gin.Context) {
-		value, _ := sessions.Default(c).Get(c.Query("key")).(string)
-		c.String(http.StatusOK, value)
+		c.String(http.StatusOK, s.logins.Get(c, c.Query("key")))
 	})
-	set := func(c *gin.Context) {
-		session := sessions.Default(c)
-		session.Set(c.Query("key"), c.Query("value"))
-		answer(c, session.Save())
-	}
+	set := func(c *gin.Context) { answer(c, s.logins.Set(c, c.Query("key"), c.Query("value"))) }
 	s.Pages.POST("/set", set)
 	s.Pages.POST("/slow", func(c *gin.Context) {
-		_ = sessions.Default(c).ID() // loads
+		_ = s.logins.Get(c, "") // loads
 		s.Slow.Pass()
 		set(c)
 	})

@@ -3,6 +3,7 @@ package compat
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 // Rows mostly wait, for timers that start replays, so many run at a time.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	slog.SetLogLoggerLevel(slog.LevelWarn) // leaves out the audit trail
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
