@@ -106,9 +106,15 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	for _, st := range s.stores {
 		life = max(life, st.sessionLife())
 	}
+	for _, st := range s.tokenStores {
+		life = max(life, st.sessionLife())
+	}
 	if w.by == bySession {
 		s.ended.add(w.value, life)
 		for _, st := range s.stores {
+			err = errors.Join(err, st.drop(ctx, w.value))
+		}
+		for _, st := range s.tokenStores {
 			err = errors.Join(err, st.drop(ctx, w.value))
 		}
 	} else {

@@ -11,11 +11,14 @@ import (
 // were loaded, and whether the store answered at all.
 type visit struct {
 	replay bool // saves are discarded
+	page   bool // renewals are settled at its end
 
 	mu       sync.Mutex
 	storeErr error
 	loaded   []*loaded
 	saves    []string // who tried to save during a replay
+	renewals []*renewal
+	user     string // whose the renewed session is
 }
 
 type visitKey struct{}
