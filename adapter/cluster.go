@@ -325,7 +325,12 @@ func (c *cluster) left(id string) {
 
 // sessionEnded tells the others that a session has ended here.
 func (c *cluster) sessionEnded(id string, life time.Duration) {
-	end := recentEnd{hashSession(id), time.Now().Add(life)}
+	c.hashEnded(hashSession(id), life)
+}
+
+// hashEnded is sessionEnded for a session of which only the hash is known.
+func (c *cluster) hashEnded(h sessionHash, life time.Duration) {
+	end := recentEnd{h, time.Now().Add(life)}
 	c.mu.Lock()
 	if len(c.ended) >= maxKeptEnded {
 		c.ended = slices.Delete(c.ended, 0, maxKeptEnded/10)

@@ -102,13 +102,7 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	if w.value == "" {
 		return 0, errors.New("adapter: Revoke: expected a user, session, token or provider, got none")
 	}
-	life := cookieLife
-	for _, st := range s.stores {
-		life = max(life, st.sessionLife())
-	}
-	for _, st := range s.tokenStores {
-		life = max(life, st.sessionLife())
-	}
+	life := s.longestLife()
 	if w.by == bySession {
 		s.ended.add(w.value, life)
 		for _, st := range s.stores {
@@ -126,6 +120,18 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	}
 	s.forgetAway(w)
 	return closed, err
+}
+
+// longestLife is how long a session can live in any of the stores.
+func (s *Server) longestLife() time.Duration {
+	life := cookieLife
+	for _, st := range s.stores {
+		life = max(life, st.sessionLife())
+	}
+	for _, st := range s.tokenStores {
+		life = max(life, st.sessionLife())
+	}
+	return life
 }
 
 // forgetAway lets nobody who is meant be recovered.

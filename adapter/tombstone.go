@@ -42,6 +42,14 @@ func (t *tombstones) has(id string) bool {
 	return len(t.far) > 0 && time.Now().Before(t.far[hashSession(id)])
 }
 
+// hasHash is has for a session of which only the hash is known, as far as that is
+// remembered.
+func (t *tombstones) hasHash(h sessionHash) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return time.Now().Before(t.far[h])
+}
+
 // A sessionHash is what one node tells another of a session: enough to know it
 // by, and nothing to act with.
 type sessionHash [sha256.Size]byte
