@@ -150,6 +150,9 @@ func TestSessionsOfAUser(t *testing.T) {
 			t.Errorf("RevokeSession(bob, %q) = %d, %v; want ErrUnknownSession", handle, n, err)
 		}
 	}
+	if n, err := s.Server.RevokeSession(t.Context(), "alice", all[2].Handle); n != 0 || err != nil {
+		t.Errorf("RevokeSession of the laptop = %d, %v; want no socket", n, err)
+	}
 	first.Must("me", nil, new(string))
 
 	if n, err := s.Server.RevokeSession(t.Context(), "alice", all[0].Handle); n != 2 || err != nil {
@@ -166,8 +169,8 @@ func TestSessionsOfAUser(t *testing.T) {
 	if n, err := s.Server.RevokeSession(t.Context(), "alice", all[0].Handle); !errors.Is(err, adapter.ErrUnknownSession) {
 		t.Errorf("RevokeSession once more = %d, %v; want ErrUnknownSession", n, err)
 	}
-	if left := mustSessions(t, s.Server, "alice"); len(left) != 2 {
-		t.Errorf("alice is signed in at %+v, want the two others", left)
+	if left := mustSessions(t, s.Server, "alice"); len(left) != 1 || left[0].Agent != "Desk" {
+		t.Errorf("alice is signed in at %+v, want the desk", left)
 	}
 
 	// What a revocation has ended is not listed, whatever the store has.

@@ -67,7 +67,12 @@ type (
 // committed for a session that has ended is refused with ErrSessionGone, and
 // what is committed in a replay is discarded.
 //
+// LoadAndSave belongs into the chain alone. If it stands around the engine as
+// well, that one has loaded the session where the server cannot see it, and
+// everything is noticed by the next replay only.
+//
 // A commit writes the whole session: of two at the same time the last one stays.
+// A session with an IdleTimeout is kept alive by requests, not by open sockets.
 // Socket.Session does not know these sessions; a handler asks the manager, whose
 // Load takes the token from the cookies of Socket.Handshake.
 //
@@ -336,6 +341,11 @@ func (v *visit) deleted(st *tokenStore, token string) bool {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for _, r := range v.renewals {
+		if r.store == st && slices.Contains(r.from, token) {
+			return true // once more
+		}
+	}
 	l := v.foundLocked(st, token)
 	if l == nil {
 		return false

@@ -161,6 +161,15 @@ func (s *tokenSite) pages(g *gin.RouterGroup) {
 		_ = s.manager.RenewToken(c.Request.Context())
 		panic("half way through a login")
 	})
+	g.POST("/end-all", func(c *gin.Context) {
+		if err := s.manager.Iterate(c.Request.Context(), s.manager.Destroy); err != nil {
+			c.String(http.StatusInternalServerError, err.Error())
+			return
+		}
+		// The session of who asks lives on, in a new one.
+		_ = s.manager.RenewToken(c.Request.Context())
+		c.String(http.StatusOK, "done")
+	})
 	g.GET("/me", func(c *gin.Context) {
 		c.String(http.StatusOK, s.manager.GetString(c.Request.Context(), "user"))
 	})
@@ -360,6 +369,17 @@ func TestTokenStoreAnotherUser(t *testing.T) {
 		sock.mustEnd("a login of somebody else")
 		tr.mustOpen(b).becomes("bob")
 	})
+}
+
+// TestTokenStoreOthersAreEnded: a page that ends sessions of others is no login of
+// theirs, although it commits a session of its own, and comes from where they are.
+func TestTokenStoreOthersAreEnded(t *testing.T) {
+	s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, nil)
+	nobody, admin := s.browser(t, ""), s.browser(t, "admin")
+	sock, own := transports[0].mustOpen(nobody), transports[0].mustOpen(admin)
+	admin.mustPost("/end-all")
+	sock.mustEnd("the end of all sessions")
+	own.becomes("admin")
 }
 
 // TestTokenStoreForeignPeer: a cookie that was planted in the browser that logs in
