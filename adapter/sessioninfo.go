@@ -104,8 +104,8 @@ func tokenHandle(token string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// hashOf is the hash of a session that a handle stands for.
-func hashOf(handle string) (h sessionHash, ok bool) {
+// hashOfHandle is the hash of a session that a handle stands for.
+func hashOfHandle(handle string) (h sessionHash, ok bool) {
 	b, err := base64.RawURLEncoding.DecodeString(handle)
 	return h, err == nil && copy(h[:], b) == len(h) && len(b) == len(h)
 }
@@ -183,9 +183,10 @@ func (s *Server) Sessions(ctx context.Context, userID string) ([]SessionInfo, er
 
 // isOver reports whether a session that a store still has was ended.
 func (s *Server) isOver(of StoredSession) bool {
-	h, ok := hashOf(of.Handle)
-	return !ok || s.ended.hasHash(h) ||
-		s.revoked.since(ByUser(of.UserID), of.Since) || s.revoked.since(ByProvider(of.Provider), of.Since)
+	h, ok := hashOfHandle(of.Handle)
+	return !ok || s.ended.hasHash(h) || s.revoked.login(map[any]any{
+		keyUser: of.UserID, keyProvider: of.Provider, keyAt: strconv.FormatInt(of.Since.UnixNano(), 10),
+	})
 }
 
 // place is what the socket itself tells of where its user is.
@@ -217,7 +218,7 @@ func (s *Server) RevokeSession(ctx context.Context, userID, handle string) (clos
 			known = known || found
 		}
 	}
-	if h, ok := hashOf(handle); known && ok {
+	if h, ok := hashOfHandle(handle); known && ok {
 		// The store has told neither the id nor the cookie: all nodes know a
 		// session that has ended by this hash.
 		s.ended.addFar(h, s.longestLife())
