@@ -131,6 +131,9 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 		Development: config.IsLoopback(public.Hostname()),
 		Logger:      cfg.Log,
 		Refuse:      web.Refuse,
+		// The sessions are in the database, and go there; what Revoke ends goes
+		// nowhere by itself.
+		Endings: db.Endings(),
 		// Not Query: URLs end up in the logs of proxies.
 		Credentials: []adapter.Source{adapter.Subprotocol("bearer"), adapter.AuthPayload("token"), adapter.FirstMessage()},
 	})

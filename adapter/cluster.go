@@ -81,6 +81,9 @@ type cluster struct {
 	serving  map[taskKey]context.CancelFunc // of others, that are being answered
 	ended    []recentEnd
 
+	changes changes
+	hearing hearing
+
 	dropped    time.Time // when a message was, for want of room
 	complained time.Time
 
@@ -99,7 +102,7 @@ type recentEnd struct {
 	until time.Time
 }
 
-func (s *Server) joinCluster(bus backplane.Backplane) error {
+func (s *Server) joinCluster(bus backplane.Backplane, ended []Ending) error {
 	c := &cluster{
 		srv: s, id: randomID(), bus: bus,
 		echo:     make(chan struct{}),
@@ -109,6 +112,8 @@ func (s *Server) joinCluster(bus backplane.Backplane) error {
 		serving:  make(map[taskKey]context.CancelFunc),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.changes.c, c.hearing.c = c, c
+	c.keepEnded(ended)
 	s.cluster, s.follow.hashed = c, make(map[sessionHash]string)
 	return bus.Subscribe(c.id, c.deliver)
 }
@@ -130,6 +135,7 @@ func (c *cluster) start() {
 
 // close says goodbye and leaves.
 func (c *cluster) close() {
+	c.changes.close()
 	_ = c.send(&backplane.Message{Kind: backplane.Goodbye})
 	c.mu.Lock()
 	c.closed = true
@@ -225,7 +231,7 @@ func (c *cluster) deliver(m *backplane.Message) {
 		n.seen = time.Now()
 	}
 	c.mu.Unlock()
-	if m.To != "" && m.To != c.id || off && m.Kind != backplane.SessionsEnded {
+	if m.To != "" && m.To != c.id || off && m.Kind != backplane.SessionsEnded && m.Kind != backplane.Revoked {
 		return
 	}
 	if size := m.Size(); size > backplane.MaxBytes || len(m.Node) > maxNodeName || len(m.Request) > maxNodeName ||
@@ -255,6 +261,10 @@ func (c *cluster) deliver(m *backplane.Message) {
 		c.left(m.Node)
 	case backplane.SessionsEnded:
 		c.endedElsewhere(m.Ended)
+	case backplane.Revoked:
+		c.revokedElsewhere(m.Revoked)
+	case backplane.Changed:
+		c.changedElsewhere(m.Changed)
 	case backplane.Cancel:
 		c.stop(m.Node, m.Request)
 	case backplane.Fetched, backplane.PresentAnswer, backplane.ServerAnswer, backplane.Called, backplane.Acknowledged:
@@ -331,17 +341,23 @@ func (c *cluster) sessionEnded(id string, life time.Duration) {
 // hashEnded is sessionEnded for a session of which only the hash is known.
 func (c *cluster) hashEnded(h sessionHash, life time.Duration) {
 	end := recentEnd{h, time.Now().Add(life)}
-	c.mu.Lock()
-	if len(c.ended) >= maxKeptEnded {
-		c.ended = slices.Delete(c.ended, 0, maxKeptEnded/10)
-	}
-	c.ended = append(c.ended, end)
-	c.mu.Unlock()
+	c.keep(end)
 	// If it does not get through, they are told when the backplane is back.
 	_ = c.send(&backplane.Message{Kind: backplane.SessionsEnded, Ended: []backplane.Ended{{Session: end.hash, For: life}}})
 }
 
-// tellEnded tells one node, or all, which sessions have ended here lately.
+// keep notes what nodes that come or come back have to be told.
+func (c *cluster) keep(end recentEnd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ended) >= maxKeptEnded {
+		c.ended = slices.Delete(c.ended, 0, maxKeptEnded/10)
+	}
+	c.ended = append(c.ended, end)
+}
+
+// tellEnded tells one node, or all, which sessions have ended here lately, and
+// what was revoked anywhere.
 func (c *cluster) tellEnded(to string) {
 	now := time.Now()
 	m := &backplane.Message{Kind: backplane.SessionsEnded, To: to}
@@ -354,6 +370,13 @@ func (c *cluster) tellEnded(to string) {
 	if len(m.Ended) > 0 {
 		_ = c.send(m)
 	}
+	m = &backplane.Message{Kind: backplane.Revoked, To: to}
+	for k, r := range c.srv.revoked.latest(maxKeptEnded) {
+		m.Revoked = append(m.Revoked, revocationOf(k, r))
+	}
+	if len(m.Revoked) > 0 {
+		_ = c.send(m)
+	}
 }
 
 // maxRemembered bounds how long another node may have a session remembered.
@@ -362,12 +385,22 @@ const maxRemembered = 400 * 24 * time.Hour
 // endedElsewhere makes sure that sessions which have ended on another node are
 // not used on this one: first the tombstone, then the sockets, as at home.
 func (c *cluster) endedElsewhere(ended []backplane.Ended) {
+	var lasting []Ending
 	for _, e := range ended {
-		c.srv.ended.addFar(e.Session, min(e.For, maxRemembered))
+		life := min(e.For, maxRemembered)
+		if life <= 0 {
+			continue
+		}
+		if c.srv.ended.addFar(e.Session, life) && life > tombstoneLife {
+			// Its store has not forgotten it. Each node writes down what it is
+			// told: the other may keep its endings where this one cannot read.
+			lasting = append(lasting, endingOfSession(e.Session, life))
+		}
 		if id := c.srv.follow.sessionOf(e.Session); id != "" {
 			c.srv.closeSession(id, ReasonSessionEnded)
 		}
 	}
+	c.srv.ledger.later(false, lasting...)
 }
 
 // Health reports whether the server can do what it is there for: nil if so. It

@@ -58,6 +58,12 @@ type Config struct {
 	// others.
 	Backplane backplane.Backplane
 
+	// Endings remembers what has ended when this process does: logouts of
+	// sessions that live in cookies, and all that Revoke ends. Without it those
+	// are valid again after a restart. New loads it, and fails if that fails. The
+	// server does not close it. See EndingsFile.
+	Endings Endings
+
 	// Parser is how packets of Socket.IO are written: JSON by default, or
 	// MessagePack for clients with socket.io-msgpack-parser. Plain WebSockets
 	// speak JSON in either case.

@@ -124,3 +124,21 @@ func (s *Server) KeepGhost(rooms ...string) {
 	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
 	s.history.dies(sock, rooms, true, ReasonTransportClose)
 }
+
+// HashOf is the hash of a user, session, token or provider in an Ending.
+func HashOf(kind, value string) [32]byte { return hashOf(by(kind), value) }
+
+// Saves returns how many changes the server has counted for handshakes in
+// flight.
+func (s *Server) Saves() uint64 { return s.follow.saveCount() }
+
+// KeepGhostOf makes a socket of a user that is cut off.
+func (s *Server) KeepGhostOf(user string) {
+	sock := &Socket{ns: s.Namespace, id: randomID(), recovery: s.recoverable(nil)}
+	sock.identity.Store(&Identity{UserID: user})
+	s.history.dies(sock, nil, true, ReasonTransportClose)
+}
+
+// ParseEnding reads a line of an endings file, AppendEnding writes one.
+func ParseEnding(line []byte) (e Ending, ok bool)  { return parseEnding(line) }
+func AppendEnding(b []byte, e Ending) (all []byte) { return appendEnding(b, e) }

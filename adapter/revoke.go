@@ -2,15 +2,12 @@ package adapter
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	gsessions "github.com/gorilla/sessions"
@@ -21,15 +18,6 @@ type Who struct {
 	by    by
 	value string
 }
-
-type by uint8
-
-const (
-	byUser by = iota + 1
-	bySession
-	byToken
-	byProvider
-)
 
 // ByUser is everything of one user.
 func ByUser(id string) Who { return Who{byUser, id} }
@@ -85,8 +73,9 @@ func (s *Server) socketsOf(w Who) (found []*Socket) {
 }
 
 // Revoke ends sockets and logins: "sign out everywhere", bans, a stolen device.
-// It closes the sockets that are meant, also those whose handshake is under way,
-// and returns how many there were. From then on,
+// It closes the sockets that are meant on every node of the cluster, also those
+// whose handshake is under way, and returns how many there were on this one: to
+// count the others it would have to wait for them. From then on,
 //
 //   - ByUser, ByProvider: sessions that Login made before are over, in every
 //     store, for pages too. Whoever logs in again is let in: banning is what
@@ -95,31 +84,45 @@ func (s *Server) socketsOf(w Who) (found []*Socket) {
 //   - ByToken: the token is refused, on pages too, although its middleware may
 //     find it valid.
 //
-// This is remembered by this process, for as long as such a session or token can
-// live, at most 30 days or the store's MaxAge. The error says that a store could
-// not delete a session; all the rest has happened all the same.
+// This is remembered for as long as such a session or token can live, at most 30
+// days or the store's MaxAge: in Config.Endings, without which it is forgotten
+// when this process ends. Nodes that cannot be reached are told when they are
+// back; the clocks of a cluster should not differ by more than a minute.
+//
+// The error says that a store could not delete a session, or that the revocation
+// could not be written down; all the rest has happened all the same.
 func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	if w.value == "" {
 		return 0, errors.New("adapter: Revoke: expected a user, session, token or provider, got none")
 	}
 	life := s.longestLife()
+	// A request that has loaded its session before may save it a little later.
+	life += tombstoneLife
+	m, r := w.mark(), newRevocation(life)
+	// First the mark, so that nobody comes in any more, then who is in.
 	if w.by == bySession {
 		s.ended.add(w.value, life)
+	} else {
+		r = s.revoked.add(m, r)
+	}
+	if s.cluster != nil {
+		s.cluster.tellRevoked(m, r)
+	}
+	for _, sock := range s.socketsOf(w) {
+		sock.close(ReasonRevoked)
+		closed++
+	}
+	s.forgetAway(map[mark]bool{m: true})
+	if w.by == bySession {
 		for _, st := range s.stores {
 			err = errors.Join(err, st.drop(ctx, w.value))
 		}
 		for _, st := range s.tokenStores {
 			err = errors.Join(err, st.drop(ctx, w.value))
 		}
-	} else {
-		s.revoked.add(w, life)
 	}
-	for _, sock := range s.socketsOf(w) {
-		sock.close(ReasonRevoked)
-		closed++
-	}
-	s.forgetAway(w)
-	return closed, err
+	s.ledger.warn("Revoke")
+	return closed, errors.Join(err, s.ledger.write(ctx, endingOf(m, r)))
 }
 
 // longestLife is how long a session can live in any of the stores.
@@ -135,9 +138,13 @@ func (s *Server) longestLife() time.Duration {
 }
 
 // forgetAway lets nobody who is meant be recovered.
-func (s *Server) forgetAway(w Who) {
+func (s *Server) forgetAway(marks map[mark]bool) {
 	if s.cfg.Recovery.Window == 0 {
 		return
+	}
+	tokens := false // nobody knows who had one
+	for m := range marks {
+		tokens = tokens || m.by == byToken
 	}
 	s.mu.RLock()
 	namespaces := slices.Collect(maps.Values(s.namespaces))
@@ -146,12 +153,11 @@ func (s *Server) forgetAway(w Who) {
 		h := n.history
 		h.mu.Lock()
 		for _, g := range h.away {
-			id := g.identity
-			switch {
-			case w.by == bySession && g.sessionID != w.value:
-			case w.by == byUser && (id == nil || id.UserID != w.value):
-			case w.by == byProvider && (id == nil || id.Provider != w.value):
-			default: // with a token nobody knows who had it
+			meant := tokens || marks[BySession(g.sessionID).mark()]
+			if id := g.identity; id != nil {
+				meant = meant || marks[ByUser(id.UserID).mark()] || marks[ByProvider(id.Provider).mark()]
+			}
+			if meant {
 				h.buryLocked(g)
 			}
 		}
@@ -159,10 +165,12 @@ func (s *Server) forgetAway(w Who) {
 	}
 }
 
-// Refresh has the chain replayed for the sockets that are meant, because what it
-// would say has changed where the adapter cannot see it: roles in a database, for
-// one. It returns at once; identity, rooms and guards follow within a quarter of
-// a second, and nobody is disconnected who may stay.
+// Refresh has the chain replayed for the sockets that are meant, on every node
+// of the cluster, because what it would say has changed where the adapter cannot
+// see it: roles in a database, for one. It returns at once; identity, rooms and
+// guards follow within a quarter of a second, on other nodes within half a
+// second, and nobody is disconnected who may stay. A node that cannot be reached
+// notices within Config.Revalidate.
 func (s *Server) Refresh(ctx context.Context, w Who) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -171,6 +179,9 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 		return errors.New("adapter: Refresh: expected a user, session, token or provider, got none")
 	}
 	s.follow.refresh(s.socketsOf(w))
+	if s.cluster != nil {
+		s.cluster.changes.add(w.mark())
+	}
 	return nil
 }
 
@@ -202,73 +213,6 @@ func (st *store) drop(ctx context.Context, id string) error {
 		return fmt.Errorf("adapter: delete session: %w", err)
 	}
 	return nil
-}
-
-// revocations are what Revoke has ended by something else than a session.
-type revocations struct {
-	mu sync.RWMutex
-	of map[Who]revocation
-}
-
-type revocation struct{ at, until time.Time }
-
-// maxRevocations bounds the memory of revocations.
-const maxRevocations = 1 << 18
-
-func (v *revocations) add(w Who, life time.Duration) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.of == nil {
-		v.of = make(map[Who]revocation)
-	}
-	now := time.Now()
-	if len(v.of) >= maxRevocations {
-		for w, r := range v.of {
-			if now.After(r.until) {
-				delete(v.of, w)
-			}
-		}
-	}
-	v.of[w.hidden()] = revocation{now, now.Add(life)}
-}
-
-// hidden is w without the token itself, which is not to be kept.
-func (w Who) hidden() Who {
-	if w.by == byToken {
-		sum := sha256.Sum256([]byte(w.value))
-		w.value = string(sum[:16])
-	}
-	return w
-}
-
-// since reports whether w was revoked after t.
-func (v *revocations) since(w Who, t time.Time) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if len(v.of) == 0 || w.value == "" {
-		return false
-	}
-	r, ok := v.of[w.hidden()]
-	return ok && r.at.After(t)
-}
-
-// login reports whether a session that Login made was revoked since.
-func (v *revocations) login(values map[any]any) bool {
-	user, _ := values[keyUser].(string)
-	if user == "" {
-		return false
-	}
-	provider, _ := values[keyProvider].(string)
-	at, _ := values[keyAt].(string)
-	n, _ := strconv.ParseInt(at, 10, 64) // none is before everything
-	t := time.Unix(0, n)
-	return v.since(ByUser(user), t) || v.since(ByProvider(provider), t)
-}
-
-// token reports whether the token of a request was revoked, whenever.
-func (v *revocations) token(authorization string) bool {
-	token, ok := cutBearer(authorization)
-	return ok && v.since(ByToken(token), time.Time{})
 }
 
 // over reports whether what a handshake has found was ended since the chain ran.

@@ -2,6 +2,7 @@ package adapter_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"testing"
@@ -92,6 +93,43 @@ func TestRevokeWhileTheHandshakeRuns(t *testing.T) {
 	gate.Release <- struct{}{}
 	if c := <-done; c != nil && c.Closed() != 4409 {
 		t.Error("a socket whose handshake was under way survives")
+	}
+}
+
+// TestNothingIsSavedAfterRevoke: neither by a request that has loaded the session
+// before, nor by a handler that goes on.
+func TestNothingIsSavedAfterRevoke(t *testing.T) {
+	gate, result := adaptertest.NewGate(), make(chan error, 2)
+	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
+		adapter.On(s.Server, "stubborn", func(_ context.Context, sock *adapter.Socket, _ any) error {
+			gate.Pass()
+			_, err := sock.Session().Get(context.Background(), "key")
+			result <- err
+			result <- sock.Session().Update(context.Background(), func(adapter.Values) error { return nil })
+			return nil
+		})
+	})
+	alice := s.NewBrowser(t, "alice")
+	alice.Dial(ws).Emit("stubborn", nil)
+	<-gate.Entered
+	late := make(chan int, 1)
+	go func() {
+		status, _ := alice.Post("/slow?key=k&value=v", nil)
+		late <- status
+	}()
+	<-s.Slow.Entered
+	if _, err := s.Server.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+		t.Fatal(err)
+	}
+	gate.Release <- struct{}{}
+	s.Slow.Release <- struct{}{}
+	for _, what := range []string{"Get", "Update"} {
+		if err := <-result; !errors.Is(err, adapter.ErrSessionGone) {
+			t.Errorf("%s after Revoke = %v, want ErrSessionGone", what, err)
+		}
+	}
+	if status := <-late; status != http.StatusGone {
+		t.Errorf("the late save: %d, want 410", status)
 	}
 }
 

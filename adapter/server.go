@@ -43,6 +43,7 @@ type Server struct {
 	cluster     *cluster // nil without a backplane
 	ended       tombstones
 	revoked     revocations
+	ledger      ledger
 	locks       keyedLocks
 	calls       atomic.Uint64 // ids of acknowledgements asked for
 	marks       atomic.Uint64 // of sockets that can be recovered
@@ -100,8 +101,13 @@ func New(cfg Config) (*Server, error) {
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding), visitors: make(map[visitorLink][]*Socket)}
 	s.Namespace = s.Of("/")
+	s.ledger = ledger{srv: s, kept: cfg.Endings}
+	ended, err := s.load()
+	if err != nil {
+		return nil, fmt.Errorf("adapter: endings: %w", err)
+	}
 	if cfg.Backplane != nil {
-		if err := s.joinCluster(cfg.Backplane); err != nil {
+		if err := s.joinCluster(cfg.Backplane, ended); err != nil {
 			return nil, fmt.Errorf("adapter: backplane: %w", err)
 		}
 	}
@@ -201,6 +207,11 @@ func (s *Server) mustBeOpen(what string) {
 func (s *Server) freeze() {
 	if s.identity == nil && slices.ContainsFunc(s.chain, func(l step) bool { return l.when == always }) {
 		panic("adapter: Use without Identify: say with srv.Identify who the chain has found")
+	}
+	for _, st := range s.stores {
+		if st.inCookie.Load() {
+			s.ledger.warn(cookieLogout)
+		}
 	}
 	s.mu.Lock()
 	s.open = false
@@ -413,7 +424,12 @@ func (s *Server) upgradeFailed(c *gin.Context, err error) {
 }
 
 // sessionSaved and closeSession are how the store's events reach sockets.
-func (s *Server) sessionSaved(id string) { s.follow.saved(id) }
+func (s *Server) sessionSaved(id string) {
+	s.follow.saved(id)
+	if s.cluster != nil {
+		s.cluster.changes.add(BySession(id).mark())
+	}
+}
 
 func (s *Server) closeSession(id string, r Reason) {
 	for _, sock := range s.follow.sockets(id) {
@@ -505,5 +521,6 @@ func (s *Server) drain() {
 	if s.cluster != nil {
 		s.cluster.close()
 	}
+	s.ledger.close()
 	s.eng.Close()
 }

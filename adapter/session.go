@@ -54,7 +54,7 @@ func (h *Session) load(ctx context.Context) (*gsessions.Session, *http.Request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if got.IsNew || sessionID(got) != id {
+	if got.IsNew || sessionID(got) != id || h.srv.revoked.login(got.Values) {
 		return nil, nil, ErrSessionGone
 	}
 	return got, r, nil
@@ -107,8 +107,7 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 		return fmt.Errorf("adapter: save session: %w", err)
 	}
 	if h.srv.ended.has(id) {
-		got.Options = expired(got.Options)
-		return errors.Join(ErrSessionGone, ref.store.inner.Save(r, &nullWriter{}, got))
+		return ref.store.undo(r, got, id)
 	}
 	h.srv.sessionSaved(id)
 	return nil
@@ -166,7 +165,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	fresh.Options = &options
 	fresh.Values[keyUser] = id.UserID
 	fresh.Values[keyProvider] = id.Provider
-	fresh.Values[keyAt] = strconv.FormatInt(time.Now().UnixNano(), 10)
+	fresh.Values[keyAt] = strconv.FormatInt(s.revoked.stamp(id.UserID, id.Provider), 10)
 	if _, lists := st.inner.(SessionLister); lists {
 		describe(c, fresh.Values)
 	}
@@ -182,18 +181,22 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		return err
 	}
 
+	var life time.Duration // that the old one has to be remembered for
 	if old != "" {
-		st.end(old, tombstoneLife)
+		life = st.end(old, tombstoneLife)
 		ended := *session
 		ended.Options = expired(session.Options)
 		if err := st.inner.Save(c.Request, &nullWriter{}, &ended); err != nil {
-			st.end(old, st.sessionLife())
-			// The tombstone holds for this process; the login itself is done.
+			life = st.end(old, st.sessionLife())
+			// The tombstone holds; the login itself is done.
 			s.log.Warn("the session before a login could not be deleted", "error", err)
 		}
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
 	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	if err := st.remember(c.Request.Context(), old, life); err != nil {
+		s.log.Warn("the session before a login is over for this process only", "error", err)
+	}
 	if _, err := c.Request.Cookie(visitorCookie); err == nil {
 		s.followVisitor(c.Request, l)
 		unlink(c)
@@ -216,8 +219,9 @@ func LoggedIn(c *gin.Context) (id Identity, ok bool) {
 
 // Logout ends the session of c: it can be neither loaded nor saved from now
 // on, the cookie is taken back, and its sockets are closed with 4409, in that
-// order. An error says that the store could not delete the session; all the
-// rest has happened all the same.
+// order. An error says that the store could not delete the session, or that
+// Config.Endings could not write down that it has ended; all the rest has
+// happened all the same.
 func (s *Server) Logout(c *gin.Context) error {
 	session, st, err := gorillaSession(c)
 	if err != nil {

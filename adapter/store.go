@@ -44,10 +44,12 @@ type Pinger interface {
 // have ended (ErrSessionGone); discards saves made during a replay; and lets
 // open sockets follow every save and delete.
 //
-// A store that keeps sessions in a cookie has no way to forget one: Logout is
-// remembered by this process only, until its sessions would expire.
+// A store that keeps sessions in a cookie has no way to forget one: until it
+// would expire, Config.Endings has to remember a Logout, or else this process
+// does for as long as it lives.
 func (s *Server) Store(inner sessions.Store) sessions.Store {
 	st := &store{srv: s, inner: inner}
+	st.inCookie.Store(isCookieStore(inner))
 	s.stores = append(s.stores, st)
 	return st
 }
@@ -122,7 +124,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		session.ID = ""
 	} else {
 		if session.ID == "" {
-			st.inCookie.Store(true) // since before a restart
+			st.foundInCookie() // since before a restart
 		}
 		if l.id = sessionID(session); st.srv.ended.has(l.id) || st.srv.revoked.login(session.Values) {
 			// The store still has it, or it lives in the client's cookie.
@@ -183,8 +185,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		if cleared != "" {
 			// What cannot be changed under its id ends: the old cookie would be
 			// as good as before.
-			st.end(cleared, tombstoneLife)
+			life := st.end(cleared, tombstoneLife)
 			st.srv.closeSession(cleared, ReasonSessionEnded)
+			return st.remember(ctx, cleared, life)
 		}
 		return nil
 	}
@@ -194,7 +197,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return err
 	}
 	defer unlock()
-	if st.srv.ended.has(id) {
+	if st.srv.ended.has(id) || st.srv.revoked.login(session.Values) {
 		return ErrSessionGone
 	}
 	if session.ID != "" && !session.IsNew && l != nil && l.id == session.ID {
@@ -206,14 +209,22 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return err
 	}
 	if st.srv.ended.has(id) {
-		// Ended while it was written: what was written must not stay. The
-		// deletion that ended it may have come before our write.
-		gone := *session
-		gone.Options = expired(session.Options)
-		return errors.Join(ErrSessionGone, st.inner.Save(r, &nullWriter{}, &gone))
+		return st.undo(r, session, id)
 	}
 	st.srv.sessionSaved(id)
 	return nil
+}
+
+// undo deletes a session that was ended while it was written: what was written
+// must not stay. The deletion that ended it may have come before the write.
+func (st *store) undo(r *http.Request, session *gsessions.Session, id string) error {
+	gone := *session
+	gone.Options = expired(session.Options)
+	err := st.inner.Save(r, &nullWriter{}, &gone)
+	if err != nil {
+		err = errors.Join(err, st.remember(r.Context(), id, st.end(id, st.sessionLife())))
+	}
+	return errors.Join(ErrSessionGone, err)
 }
 
 // create saves a session for the first time.
@@ -228,7 +239,7 @@ func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessio
 	if session.ID == "" && sessionID(session) == "" {
 		// The store gives no ids: the session is the cookie. It needs an id all
 		// the same, so that it can be ended and its sockets found.
-		st.inCookie.Store(true)
+		st.foundInCookie()
 		session.Values[keyID] = rand.Text()
 		first = nullWriter{}
 		if err := st.write(r, &first, session, l); err != nil {
@@ -313,25 +324,27 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 }
 
 // delete ends a session: first the tombstone, so that nothing can bring it
-// back, then the row, then its sockets.
+// back, then the row, then its sockets. That it stays so after this process is
+// written down last: no socket waits for that.
 func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessions.Session, id string) error {
-	st.end(id, tombstoneLife)
+	life := st.end(id, tombstoneLife)
 	var got nullWriter
 	err := st.inner.Save(r, &got, session)
 	if err != nil {
 		// The row may live on behind its tombstone, which has to last then; and
 		// the client can be made to forget the cookie.
-		st.end(id, st.sessionLife())
+		life = st.end(id, st.sessionLife())
 		http.SetCookie(&got, gsessions.NewCookie(session.Name(), "", expired(session.Options)))
 		err = fmt.Errorf("adapter: delete session: %w", err)
 	}
 	joinHeaders(w.Header(), got.Header())
 	st.srv.closeSession(id, ReasonSessionEnded)
-	return err
+	return errors.Join(err, st.remember(r.Context(), id, life))
 }
 
-// end makes sure that nothing brings the session back for at least life.
-func (st *store) end(id string, life time.Duration) {
+// end makes sure that nothing brings the session back for at least life, as long
+// as this process lives. It returns for how long that has to be.
+func (st *store) end(id string, life time.Duration) time.Duration {
 	if st.inCookie.Load() {
 		// The browser may show the cookie again for as long as it is valid.
 		life = max(life, st.sessionLife())
@@ -340,6 +353,7 @@ func (st *store) end(id string, life time.Duration) {
 	if c := st.srv.cluster; c != nil && id != "" {
 		c.sessionEnded(id, life)
 	}
+	return life
 }
 
 // sessionLife is how long a session can live that nothing has deleted.

@@ -156,7 +156,7 @@ func (st *tokenStore) CommitCtx(ctx context.Context, token string, b []byte, exp
 	if st.srv.ended.has(token) {
 		// Ended while it was written: what was written must not stay. The
 		// deletion that ended it may have come before our write.
-		return errors.Join(ErrSessionGone, st.remove(ctx, token))
+		return errors.Join(ErrSessionGone, st.outlive(ctx, token, st.drop(ctx, token)))
 	}
 	if !found {
 		v.addLoaded(&loaded{tokens: st, id: token})
@@ -180,16 +180,22 @@ func (st *tokenStore) DeleteCtx(ctx context.Context, token string) error {
 	}
 	wait := v.deleted(st, token)
 	st.end(token, tombstoneLife)
-	err := st.remove(ctx, token)
-	if err != nil {
-		// The row lives on behind its tombstone, which has to last then.
-		st.end(token, st.sessionLife())
-		err = fmt.Errorf("adapter: delete session: %w", err)
-	}
+	err := st.drop(ctx, token)
 	if !wait {
 		st.srv.closeSession(token, ReasonSessionEnded)
 	}
-	return err
+	return st.outlive(ctx, token, err)
+}
+
+// outlive sees to a session that has ended and could not be deleted: its row lives
+// on behind its tombstone, which has to last then, also after this process.
+func (st *tokenStore) outlive(ctx context.Context, token string, err error) error {
+	if err == nil {
+		return nil
+	}
+	life := st.sessionLife()
+	st.end(token, life)
+	return errors.Join(err, st.srv.ledger.write(ctx, endingOfSession(hashSession(token), life)))
 }
 
 func (st *tokenStore) Find(token string) ([]byte, bool, error) {
@@ -225,7 +231,7 @@ func (st *tokenStore) remove(ctx context.Context, token string) error {
 	return st.inner.Delete(token)
 }
 
-// drop deletes a session that Revoke has ended.
+// drop deletes a session.
 func (st *tokenStore) drop(ctx context.Context, token string) error {
 	if err := st.remove(ctx, token); err != nil {
 		return fmt.Errorf("adapter: delete session: %w", err)

@@ -1,13 +1,12 @@
 package adapter
 
 import (
-	"crypto/sha256"
 	"maps"
 	"sync"
 	"time"
 )
 
-// maxTombstones bounds the memory of ended sessions, to about 100 MB.
+// maxTombstones bounds the memory of ended sessions, to about 150 MB.
 const maxTombstones = 1 << 20
 
 // tombstoneLife is how long an ended session is remembered where the store
@@ -15,14 +14,13 @@ const maxTombstones = 1 << 20
 // still run. Sessions in cookies are remembered until they would expire.
 const tombstoneLife = time.Hour
 
-// tombstones are the ids of sessions that have ended. A save for one of them
-// is refused, wherever it comes from.
+// tombstones are the sessions that have ended, here or on another node, by their
+// hashes: what is kept of a session for a month need not be good for anything. A
+// save for one of them is refused, wherever it comes from.
 type tombstones struct {
-	mu  sync.RWMutex
-	of  map[string]tombstone
-	far map[sessionHash]time.Time // until when, of those that other nodes have told of
-
-	sweep, sweepFar int // the sizes at which expired ones are looked for
+	mu    sync.RWMutex
+	of    map[sessionHash]tombstone
+	sweep int // the size at which expired ones are looked for
 }
 
 type tombstone struct {
@@ -31,91 +29,82 @@ type tombstone struct {
 }
 
 func (t *tombstones) has(id string) bool {
-	if id == "" {
-		return false
-	}
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if of, ok := t.of[id]; ok && time.Now().Before(of.until) {
-		return true
-	}
-	return len(t.far) > 0 && time.Now().Before(t.far[hashSession(id)])
+	none := len(t.of) == 0
+	t.mu.RUnlock()
+	return id != "" && !none && t.hasHash(hashSession(id))
 }
 
-// hasHash is has for a session of which only the hash is known, as far as that is
-// remembered.
 func (t *tombstones) hasHash(h sessionHash) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return time.Now().Before(t.far[h])
+	return time.Now().Before(t.of[h].until)
 }
 
-// A sessionHash is what one node tells another of a session: enough to know it
-// by, and nothing to act with.
-type sessionHash [sha256.Size]byte
+// add remembers a session for life, at least.
+func (t *tombstones) add(id string, life time.Duration) {
+	if id != "" {
+		t.addFar(hashSession(id), life)
+	}
+}
 
-func hashSession(id string) sessionHash { return sha256.Sum256([]byte("usher session " + id)) }
+// toldAgain is more than a message takes: by less than that an ending moves when
+// another node tells of it again.
+const toldAgain = time.Minute
 
-// addFar is add for a session that has ended on another node.
-func (t *tombstones) addFar(h sessionHash, life time.Duration) {
+// addFar is add for a session of which only the hash is known, as of one that has
+// ended on another node. It reports whether that was news.
+func (t *tombstones) addFar(h sessionHash, life time.Duration) (news bool) {
+	now := time.Now()
+	until := now.Add(life)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
-	if t.far == nil {
-		t.far, t.sweepFar = make(map[sessionHash]time.Time), 1024
+	if t.of == nil {
+		t.of, t.sweep = make(map[sessionHash]tombstone), 1024
 	}
-	t.far[h] = now.Add(life)
-	if len(t.far) >= t.sweepFar {
-		t.sweepFar = swept(t.far, func(until time.Time) bool { return now.After(until) })
+	of := t.of[h]
+	news = until.Sub(of.until) > toldAgain
+	if until.After(of.until) {
+		of.until = until
 	}
+	t.of[h] = of
+	if len(t.of) >= t.sweep {
+		t.sweep = swept(t.of, maxTombstones, func(of tombstone) bool { return now.After(of.until) })
+	}
+	return news
 }
 
 // swept forgets what is over and, past the bound, more. It returns the size at
 // which to do so again.
-func swept[K comparable, V any](of map[K]V, over func(V) bool) int {
+func swept[K comparable, V any](of map[K]V, bound int, over func(V) bool) int {
 	maps.DeleteFunc(of, func(_ K, v V) bool { return over(v) })
 	// Past the bound the adapter forgets early rather than run out of memory;
 	// the store has forgotten these sessions too, unless they live in cookies.
 	for k := range of {
-		if len(of) <= maxTombstones {
+		if len(of) <= bound {
 			break
 		}
 		delete(of, k)
 	}
-	return max(2*len(of), 1024)
+	return min(max(2*len(of), 1024), bound+bound/8)
 }
 
 // succeeded notes that a login has put the session next in the place of id.
 func (t *tombstones) succeeded(id, next string) {
+	h := hashSession(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if of, ok := t.of[id]; ok {
+	if of, ok := t.of[h]; ok {
 		of.next = next
-		t.of[id] = of
+		t.of[h] = of
 	}
 }
 
 // successor returns the session that a login has put in the place of id, "" if
 // none has.
 func (t *tombstones) successor(id string) string {
+	h := hashSession(id)
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.of[id].next
-}
-
-func (t *tombstones) add(id string, life time.Duration) {
-	if id == "" {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.of == nil {
-		t.of, t.sweep = make(map[string]tombstone), 1024
-	}
-	now := time.Now()
-	t.of[id] = tombstone{now.Add(life), t.of[id].next}
-	if len(t.of) < t.sweep {
-		return
-	}
-	t.sweep = swept(t.of, func(of tombstone) bool { return now.After(of.until) })
+	return t.of[h].next
 }

@@ -98,7 +98,7 @@ type Kind uint8
 // Namespace.
 const (
 	// Hello is the first message of a node, or the first after it was cut off.
-	// The others answer with a Beat, and tell it which sessions have ended.
+	// The others answer with a Beat, and tell it what has ended: SessionsEnded, Revoked.
 	Hello Kind = iota + 1
 	// Beat says that a node is there. One with a Namespace speaks for that only.
 	// [Sequence]
@@ -108,6 +108,12 @@ const (
 	// SessionsEnded says that nobody may act on these sessions any more. It has
 	// no Namespace. [Ended]
 	SessionsEnded
+	// Revoked says that what was shown before, by a user's login or with a token,
+	// counts for nothing any more. It has no Namespace. [Revoked]
+	Revoked
+	// Changed says that what is known of somebody may have changed: a session was
+	// saved, or the app has said so. It has no Namespace. [Changed]
+	Changed
 
 	// Emit is an event for the selected sockets. [Selection, Event, Volatile,
 	// Uncompressed]
@@ -173,6 +179,8 @@ type Message struct {
 
 	Sequence uint64
 	Ended    []Ended
+	Revoked  []Revocation
+	Changed  []Subject
 	Sockets  []Socket
 	Members  []Member
 	Count    int
@@ -204,6 +212,21 @@ type Event struct {
 type Ended struct {
 	Session [32]byte      // a hash of its id
 	For     time.Duration // how long it has to be remembered
+}
+
+// A Subject is whom a message is about: enough to know them by where they are,
+// and nothing to act with.
+type Subject struct {
+	Kind string   // "session", "user", "token" or "provider"
+	Hash [32]byte // of which
+}
+
+// A Revocation is what nobody may act on any more.
+type Revocation struct {
+	Subject
+	At  int64         // which logins came before: Unix nanoseconds by a clock of the cluster
+	Ago time.Duration // how long before this message it was
+	For time.Duration // how long it has to be remembered
 }
 
 // A Socket is what a node tells of one of its sockets. Credentials are not among
@@ -245,7 +268,7 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 func (m *Message) Size() int {
 	n := 400 + len(m.Node) + len(m.To) + len(m.Namespace) + len(m.Request) + len(m.Socket) +
 		sizeOf(m.Rooms) + sizeOf(m.Selection.Rooms) + sizeOf(m.Selection.Except) + len(m.Selection.User) +
-		len(m.Event.Data) + 40*len(m.Ended)
+		len(m.Event.Data) + 40*len(m.Ended) + 88*len(m.Revoked) + 64*len(m.Changed)
 	for _, a := range m.Event.Attachments {
 		n += 24 + len(a)
 	}

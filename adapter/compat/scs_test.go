@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ import (
 type tokenDB struct {
 	*memstore.MemStore
 	down    atomic.Bool
+	broken  atomic.Bool   // for what is to be deleted
 	finds   chan struct{} // receives of every look while it is down, if somebody waits
 	commits atomic.Int64
 	writing atomic.Pointer[adaptertest.Gate] // where commits wait, if there is one
@@ -65,7 +67,7 @@ func (db *tokenDB) Commit(token string, b []byte, expiry time.Time) error {
 }
 
 func (db *tokenDB) Delete(token string) error {
-	if db.down.Load() {
+	if db.down.Load() || db.broken.Load() {
 		return errDown
 	}
 	return db.MemStore.Delete(token)
@@ -513,6 +515,40 @@ func TestTokenStoreDown(t *testing.T) {
 	db.down.Store(false)
 	if a := thief.get("/me"); a.status != http.StatusOK || a.body != "" {
 		t.Errorf("the page of a revoked session: %d %q, want nobody's", a.status, a.body)
+	}
+}
+
+// TestTokenStoreLogoutOutlivesTheProcess: a session that could not be deleted is
+// there again after a restart, and has ended all the same.
+func TestTokenStoreLogoutOutlivesTheProcess(t *testing.T) {
+	db, path := newTokenDB(), filepath.Join(t.TempDir(), "endings")
+	start := func() *tokenSite {
+		t.Helper()
+		endings, err := adapter.EndingsFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newTokenSite(t, db, adapter.Config{Revalidate: -1, Endings: endings}, nil)
+	}
+	s := start()
+	b := s.browser(t, "alice")
+	sock := transports[0].mustOpen(b)
+	db.broken.Store(true)
+	if a := b.post("/logout", ""); a.status != http.StatusInternalServerError {
+		t.Errorf("a logout that cannot be stored: %d, want 500", a.status)
+	}
+	sock.mustEnd("the logout")
+	db.broken.Store(false)
+	if all, _ := db.All(); len(all) != 1 {
+		t.Fatalf("the store has %d sessions, want the one that could not be deleted", len(all))
+	}
+	if err := s.srv.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := start()
+	b.url = again.url
+	if a := b.get("/me"); a.status != http.StatusOK || a.body != "" {
+		t.Errorf("after a restart the page is %d %q, want nobody's", a.status, a.body)
 	}
 }
 

@@ -34,7 +34,7 @@ const busyTimeout = 5 * time.Second
 const readers = 4
 
 // DB is an open database. It owns its connections and the goroutines that
-// remove expired sessions and note when sessions are used; Close ends them.
+// remove what has expired and note when sessions are used; Close ends them.
 type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
@@ -86,7 +86,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 
 	running, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { db.purgeSessions(running) })
+	wg.Go(func() { db.purge(running) })
 	wg.Go(func() { db.noteUses(running) })
 	db.close = sync.OnceValue(func() error {
 		db.closed.Store(true)

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/app"
 )
 
@@ -365,6 +366,8 @@ func TestClosed(t *testing.T) {
 		"CreateRoom": func() error { return db.CreateRoom(ctx, app.Room{Name: "tea"}) },
 		"Post":       func() error { _, err := db.Post(ctx, app.Draft{Room: "lobby", Text: "x", UserID: ann.ID}); return err },
 		"Messages":   func() error { _, err := db.Messages(ctx, "lobby", 0, 1); return err },
+		"end":        func() error { return db.Endings().Add(ctx, adapter.Ending{Kind: "user"}) },
+		"ended":      func() error { _, err := db.Endings().All(ctx); return err },
 		"load":       func() error { _, err := browser.load(); return err },
 		"save":       func() error { return browser.trySet("theme", "light") },
 		"logout":     browser.tryLogout,

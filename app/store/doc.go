@@ -1,11 +1,13 @@
-// Package store keeps people, rooms, messages and HTTP sessions in one SQLite
-// file. The driver is pure Go: a binary and a folder are all it needs.
+// Package store keeps people, rooms, messages, HTTP sessions and what has to be
+// remembered of those that were revoked in one SQLite file. The driver is pure
+// Go: a binary and a folder are all it needs.
 //
 //	db, err := store.Open(ctx, "data/usher.db")
 //	defer db.Close()
 //	user, err := db.UpsertUser(ctx, profile)     // app.Users
 //	msg, err := db.Post(ctx, draft)              // app.Messages
 //	r.Use(sessions.Sessions("sid", db.Sessions(key)))
+//	adapter.New(adapter.Config{Endings: db.Endings()})
 //
 // # Durability
 //

@@ -50,7 +50,20 @@ var migrations = []string{
 
 	INSERT INTO rooms (name, title) VALUES ('lobby', 'Lobby');
 	`,
-	// 2: whose sessions they are. handle is adapter.SessionHandle of the id, by
+
+	// 2: what has ended. at is in Unix nanoseconds, until in milliseconds.
+	`
+	CREATE TABLE endings (
+		kind  TEXT NOT NULL CHECK (kind <> ''),
+		hash  BLOB NOT NULL CHECK (length(hash) = 32),
+		at    INTEGER NOT NULL,
+		until INTEGER NOT NULL,
+		PRIMARY KEY (kind, hash)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX endings_by_until ON endings (until);
+	`,
+
+	// 3: whose sessions they are. handle is adapter.SessionHandle of the id, by
 	// which pages know a session. since is in nanoseconds: it is compared with when
 	// logins were revoked.
 	`

@@ -232,30 +232,34 @@ func (db *DB) deleteSession(ctx context.Context, id string) error {
 	return nil
 }
 
-// purgeSessions removes expired sessions until ctx ends. Nothing depends on
-// it but the size of the file: an expired session is not loaded anyway. So a
-// failure waits for the next round, and the requests that meet the same
-// database report it.
-func (db *DB) purgeSessions(ctx context.Context) {
+// purge removes expired sessions, and endings that are over, until ctx ends.
+// Nothing depends on it but the size of the file: neither is loaded anyway. So a
+// failure waits for the next round, and the requests that meet the same database
+// report it.
+func (db *DB) purge(ctx context.Context) {
 	tick := time.NewTicker(purgeEvery)
 	defer tick.Stop()
 	for {
-		// In batches, so that no request waits long for the writer.
-		for {
-			res, err := db.write.ExecContext(ctx,
-				`DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE expires <= ? LIMIT ?)`,
-				time.Now().UnixMilli(), purgeBatch)
-			if err != nil {
-				break
-			}
-			if n, err := res.RowsAffected(); err != nil || n < purgeBatch {
-				break
-			}
-		}
+		db.purgeAll(ctx, `DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE expires <= ? LIMIT ?)`)
+		db.purgeAll(ctx, `DELETE FROM endings WHERE (kind, hash) IN (SELECT kind, hash FROM endings WHERE until <= ? LIMIT ?)`)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// purgeAll deletes what is over in batches, so that no request waits long for the
+// writer.
+func (db *DB) purgeAll(ctx context.Context, batch string) {
+	for {
+		res, err := db.write.ExecContext(ctx, batch, time.Now().UnixMilli(), purgeBatch)
+		if err != nil {
+			return
+		}
+		if n, err := res.RowsAffected(); err != nil || n < purgeBatch {
+			return
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gin-contrib/sessions"
 
+	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
 	"github.com/gin-usher/usher/app/store"
 )
@@ -25,4 +26,23 @@ func TestSessionsUnderTheAdapter(t *testing.T) {
 		})
 		return db.Sessions([]byte("0123456789abcdef0123456789abcdef"))
 	}, false)
+}
+
+// TestEndings is the suite that every adapter.Endings has to pass.
+func TestEndings(t *testing.T) {
+	adaptertest.Endings(t, func(t *testing.T) func() adapter.Endings {
+		path := filepath.Join(t.TempDir(), "usher.db")
+		return func() adapter.Endings {
+			db, err := store.Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := db.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			return db.Endings()
+		}
+	})
 }

@@ -184,6 +184,11 @@ func testKinds(t *testing.T, nodes []*node) {
 		{Kind: backplane.Hello},
 		{Kind: backplane.Beat, Sequence: 7},
 		{Kind: backplane.SessionsEnded, Ended: []backplane.Ended{{Session: [32]byte{1, 255, 31: 9}, For: time.Hour}, {Session: [32]byte{2}, For: time.Second}}},
+		{Kind: backplane.Revoked, Revoked: []backplane.Revocation{
+			{Subject: backplane.Subject{Kind: "user", Hash: [32]byte{1, 255, 31: 9}}, At: 1763737329123456789, Ago: time.Millisecond, For: 720 * time.Hour},
+			{Subject: backplane.Subject{Kind: "session", Hash: [32]byte{3}}, For: time.Second},
+		}},
+		{Kind: backplane.Changed, Changed: []backplane.Subject{{Kind: "token", Hash: [32]byte{4, 31: 255}}, {Kind: "provider", Hash: [32]byte{5}}}},
 		{Kind: backplane.Emit, Namespace: "/", Event: backplane.Event{Data: json.RawMessage(`["to everybody"]`)}},
 		{Kind: backplane.Emit, Namespace: ns, Selection: selection, Event: event, Volatile: true, Uncompressed: true},
 		{Kind: backplane.Emit, Namespace: ns, Selection: backplane.Selection{Rooms: []string{"one"}}, Event: event},
