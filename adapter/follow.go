@@ -267,13 +267,24 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 			if over, ok := s.link.(*sioSocket); ok {
 				over.follow(to, shake)
 			}
+			ran := b.ran
 			f.unbindLocked(s)
-			moved[f.bindLocked(s, to, b.key)] = struct{}{}
+			now := f.bindLocked(s, to, b.key)
+			now.inherit(ran)
+			moved[now] = struct{}{}
 		}
 	}
 	f.mu.Unlock()
 	for b := range moved {
 		f.trigger(b)
+	}
+}
+
+// inherit lets a binding that was made for one socket be replayed as soon as the
+// one that it had before could have been.
+func (b *binding) inherit(ran time.Duration) {
+	if len(b.sockets) == 1 {
+		b.ran = ran
 	}
 }
 
@@ -285,8 +296,10 @@ func (f *follower) rebind(s *Socket, adm *admission) {
 		return
 	}
 	s.shake.Store(adm.shake)
+	ran := s.binding.ran
 	f.unbindLocked(s)
 	b := f.hangLocked(s, adm)
+	b.inherit(ran)
 	f.mu.Unlock()
 	f.trigger(b)
 }

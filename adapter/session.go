@@ -194,12 +194,12 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
 	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
-	if err := st.remember(c.Request.Context(), old, life); err != nil {
-		s.log.Warn("the session before a login is over for this process only", "error", err)
-	}
 	if _, err := c.Request.Cookie(visitorCookie); err == nil {
 		s.followVisitor(c.Request, l)
 		unlink(c)
+	}
+	if err := st.remember(c.Request.Context(), old, life); err != nil {
+		s.log.Warn("the session before a login is over for this process only", "error", err)
 	}
 	return nil
 }

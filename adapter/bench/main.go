@@ -24,6 +24,9 @@
 //   - burst: one delivery when 8 messages are sent back to back
 //
 // All but memory is CPU time of the server process, user and system.
+//
+// With -bounds it measures instead how far open sockets lag behind what pages
+// have answered.
 package main
 
 import (
@@ -73,6 +76,7 @@ type options struct {
 	cpuProfile string
 	memProfile string
 	verbose    bool
+	bounds     bool
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -92,6 +96,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "folder for a CPU profile of each server and phase (of the last round)")
 	fs.StringVar(&o.memProfile, "heapprofile", "", "folder for a heap profile of each server with idle connections (of the last round); slows everything down")
 	fs.BoolVar(&o.verbose, "v", false, "print every figure as it is measured, where the memory of idle connections is, and what heartbeats and replays cost")
+	fs.BoolVar(&o.bounds, "bounds", false, "measure how far sockets lag behind pages instead: logout, login and roles, with others' sockets open")
 	quick := fs.Bool("quick", false, "small numbers, one round: a look, not a measurement")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -142,6 +147,9 @@ func run(ctx context.Context, args []string, stdout io.Writer, stderr *os.File) 
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err
+	}
+	if o.bounds {
+		return bounds(ctx, o, stdout, stderr)
 	}
 	if err := raiseFileLimit(max(o.conns, o.room, o.echo)); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 )
@@ -50,7 +51,7 @@ var (
 )
 
 func serverNamed(name string) *server {
-	for _, s := range servers {
+	for _, s := range append(slices.Clip(servers), bounded) {
 		if s.name == name {
 			return s
 		}
