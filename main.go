@@ -194,7 +194,9 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 		Login:          people,
 		Chat:           rooms,
 		Live:           live,
+		Devices:        srv,
 		User:           adapter.User[app.User],
+		Session:        sessionHandle,
 		Health:         db.Ping,
 		Templates:      templates,
 		Static:         static,
@@ -223,6 +225,15 @@ func run(ctx context.Context, cfg settings, listener net.Listener) (err error) {
 	}
 	cfg.announce(public)
 	return serve(ctx, server, srv, listener)
+}
+
+// sessionHandle is what the page of devices calls the session of a request.
+func sessionHandle(ctx context.Context) string {
+	id, ok := adapter.IdentityOf(ctx)
+	if !ok {
+		return ""
+	}
+	return adapter.SessionHandle(id.SessionID)
 }
 
 // serve answers requests until ctx ends, then drains sockets and requests

@@ -335,7 +335,12 @@ func (c *cluster) left(id string) {
 
 // sessionEnded tells the others that a session has ended here.
 func (c *cluster) sessionEnded(id string, life time.Duration) {
-	end := recentEnd{hashSession(id), time.Now().Add(life)}
+	c.hashEnded(hashSession(id), life)
+}
+
+// hashEnded is sessionEnded for a session of which only the hash is known.
+func (c *cluster) hashEnded(h sessionHash, life time.Duration) {
+	end := recentEnd{h, time.Now().Add(life)}
 	c.keep(end)
 	// If it does not get through, they are told when the backplane is back.
 	_ = c.send(&backplane.Message{Kind: backplane.SessionsEnded, Ended: []backplane.Ended{{Session: end.hash, For: life}}})

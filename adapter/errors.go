@@ -23,6 +23,9 @@ var (
 	// ErrNoSession is returned where a session is needed and the chain has
 	// loaded none through Server.Store.
 	ErrNoSession = errors.New("adapter: no session: use sessions.Sessions(name, srv.Store(store)) in the chain")
+	// ErrUnknownSession is returned by Server.RevokeSession for a handle that is
+	// none of the user's.
+	ErrUnknownSession = errors.New("adapter: the user has no such session")
 	// ErrShutdown is the cause of everything that ends with the server.
 	ErrShutdown = errors.New("adapter: the server is shutting down")
 )

@@ -197,16 +197,21 @@ func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
 // app says which, so that anybody could have as many addresses as he likes: then
 // it is the peer's. An IPv6 address stands for its /64, which one customer has.
 func (m *mount) address(c *gin.Context) string {
-	address := c.ClientIP()
-	if m.gullible() {
-		address = c.RemoteIP()
-	}
+	address := m.clientIP(c)
 	ip, err := netip.ParseAddr(address)
 	if err != nil || ip.Unmap().Is4() {
 		return address
 	}
 	network, _ := ip.Prefix(64) // an IPv6 address has one
 	return network.String()
+}
+
+// clientIP is the address of a request's client as far as it can be believed.
+func (m *mount) clientIP(c *gin.Context) string {
+	if m.gullible() {
+		return c.RemoteIP()
+	}
+	return c.ClientIP()
 }
 
 // gullible reports whether the engine believes what anybody says about who is

@@ -95,10 +95,7 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	if w.value == "" {
 		return 0, errors.New("adapter: Revoke: expected a user, session, token or provider, got none")
 	}
-	life := cookieLife
-	for _, st := range s.stores {
-		life = max(life, st.sessionLife())
-	}
+	life := s.longestLife()
 	// A request that has loaded its session before may save it a little later.
 	life += tombstoneLife
 	m, r := w.mark(), newRevocation(life)
@@ -121,9 +118,24 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 		for _, st := range s.stores {
 			err = errors.Join(err, st.drop(ctx, w.value))
 		}
+		for _, st := range s.tokenStores {
+			err = errors.Join(err, st.drop(ctx, w.value))
+		}
 	}
 	s.ledger.warn("Revoke")
 	return closed, errors.Join(err, s.ledger.write(ctx, endingOf(m, r)))
+}
+
+// longestLife is how long a session can live in any of the stores.
+func (s *Server) longestLife() time.Duration {
+	life := cookieLife
+	for _, st := range s.stores {
+		life = max(life, st.sessionLife())
+	}
+	for _, st := range s.tokenStores {
+		life = max(life, st.sessionLife())
+	}
+	return life
 }
 
 // forgetAway lets nobody who is meant be recovered.

@@ -30,25 +30,26 @@ func randomID() string { return rand.Text() }
 type Server struct {
 	*Namespace
 
-	cfg      Config
-	log      *slog.Logger
-	eng      *engine.Engine
-	client   []clientFile
-	chain    []step
-	identity func(*gin.Context) (*Identity, error)
-	stores   []*store
-	lobby    lobby
-	follow   follower
-	cluster  *cluster // nil without a backplane
-	ended    tombstones
-	revoked  revocations
-	ledger   ledger
-	arriving sync.RWMutex // see stands
-	locks    keyedLocks
-	calls    atomic.Uint64 // ids of acknowledgements asked for
-	marks    atomic.Uint64 // of sockets that can be recovered
-	kept     atomic.Int64  // bytes that are kept for recovery
-	warned   sync.Map      // middlewares that a warning has named
+	cfg         Config
+	log         *slog.Logger
+	eng         *engine.Engine
+	client      []clientFile
+	chain       []step
+	identity    func(*gin.Context) (*Identity, error)
+	stores      []*store
+	tokenStores []*tokenStore
+	lobby       lobby
+	follow      follower
+	cluster     *cluster // nil without a backplane
+	ended       tombstones
+	revoked     revocations
+	ledger      ledger
+	arriving    sync.RWMutex // see stands
+	locks       keyedLocks
+	calls       atomic.Uint64 // ids of acknowledgements asked for
+	marks       atomic.Uint64 // of sockets that can be recovered
+	kept        atomic.Int64  // bytes that are kept for recovery
+	warned      sync.Map      // middlewares that a warning has named
 
 	ctx    context.Context // ends with the server
 	cancel context.CancelCauseFunc
@@ -278,9 +279,7 @@ func (s *Server) checkAbove(h gin.HandlerFunc) {
 // through untouched, so it may also be used above them.
 func (s *Server) HTTP() gin.HandlersChain {
 	s.freeze()
-	chain := gin.HandlersChain{s.onPages(func(c *gin.Context) {
-		c.Request = c.Request.WithContext(new(visit).with(c.Request.Context()))
-	})}
+	chain := gin.HandlersChain{s.onPages(s.pageVisit)}
 	for _, l := range s.chain {
 		if l.when == always && !l.mask {
 			chain = append(chain, s.onPages(l.mw))
@@ -318,6 +317,9 @@ func (s *Server) identifyPage(c *gin.Context) {
 		return
 	}
 	setIdentity(c, id)
+	if v.page {
+		s.lookAgain(c, v)
+	}
 }
 
 // serveWebSocket is the whole handshake of a plain JSON WebSocket.

@@ -64,6 +64,7 @@ type store struct {
 // loaded is a session as a request found it.
 type loaded struct {
 	store  *store
+	tokens *tokenStore // in the place of store: its token is the id, and all that is known
 	name   string
 	cookie string // the value the client holds: as it came, or as last set
 	id     string

@@ -10,12 +10,16 @@ import (
 // store wrapper finds it and leaves what only a store can know: which sessions
 // were loaded, and whether the store answered at all.
 type visit struct {
-	replay bool // saves are discarded
+	replay bool   // saves are discarded
+	page   bool   // renewals are followed at its end
+	peer   uint64 // who asks for it, by network address
 
 	mu       sync.Mutex
 	storeErr error
 	loaded   []*loaded
 	saves    []string // who tried to save during a replay
+	renewals []*renewal
+	user     string // whose the renewed session is
 }
 
 type visitKey struct{}

@@ -69,19 +69,27 @@ func TestIdentityOverTimeFilesystem(t *testing.T) {
 	})
 }
 
-// TestIdentityOverTimeSCS: the server is told nothing of these sessions.
-func TestIdentityOverTimeSCS(t *testing.T) {
+// TestIdentityOverTimeSCS: sockets have no handle on these sessions.
+func TestIdentityOverTimeSCS(t *testing.T) { testSCS(t, false) }
+
+// TestIdentityOverTimeSCSAlone is for a store that is not wrapped: what happens
+// to its sessions is found at the next replay.
+func TestIdentityOverTimeSCSAlone(t *testing.T) { testSCS(t, true) }
+
+func testSCS(t *testing.T, alone bool) {
 	t.Parallel()
 	adaptertest.Identity(t, adaptertest.Subject{
 		Open: func(_ *testing.T, life time.Duration) adaptertest.Logins {
 			l, _ := newSCS(life)
+			l.alone = alone
 			return l
 		},
 		Mortal: func(*testing.T) (l adaptertest.Logins, down, up func()) {
 			logins, store := newSCS(time.Hour)
+			logins.alone = alone
 			return logins, func() { store.dead.Store(true) }, func() { store.dead.Store(false) }
 		},
-		AtInterval: true, Foreign: true,
+		AtInterval: alone, Foreign: true,
 	})
 }
 
@@ -223,7 +231,10 @@ func (f *files) back(t testing.TB) {
 }
 
 // scsLogins are sessions of alexedwards/scs, which keeps a user in "user".
-type scsLogins struct{ *scs.SessionManager }
+type scsLogins struct {
+	*scs.SessionManager
+	alone bool // the server is told nothing of these sessions
+}
 
 func newSCS(life time.Duration) (*scsLogins, *mortalSCS) {
 	m := scs.New()
@@ -232,10 +243,15 @@ func newSCS(life time.Duration) (*scsLogins, *mortalSCS) {
 	m.ErrorFunc = func(w http.ResponseWriter, _ *http.Request, _ error) {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 	}
-	return &scsLogins{m}, store
+	return &scsLogins{SessionManager: m}, store
 }
 
-func (l *scsLogins) Use(srv *adapter.Server) { srv.Use(ginadapter.Wrap(l.LoadAndSave)) }
+func (l *scsLogins) Use(srv *adapter.Server) {
+	if !l.alone {
+		l.Store = srv.TokenStore(l.Store)
+	}
+	srv.Use(ginadapter.Wrap(l.LoadAndSave))
+}
 
 func (l *scsLogins) LoggedIn(c *gin.Context) (adapter.Identity, bool) {
 	ctx := c.Request.Context()

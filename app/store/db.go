@@ -33,11 +33,13 @@ const busyTimeout = 5 * time.Second
 // readers is the size of the pool that reads.
 const readers = 4
 
-// DB is an open database. It owns its connections and the goroutine that
-// removes what has expired; Close ends both.
+// DB is an open database. It owns its connections and the goroutines that
+// remove what has expired and note when sessions are used; Close ends them.
 type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
+
+	uses chan use // of sessions, that are to be noted
 
 	closed atomic.Bool
 	close  func() error // once
@@ -55,7 +57,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
 
-	db := new(DB)
+	db := &DB{uses: make(chan use, maxUses)}
 	// journal_mode is kept in the file, so only the writer sets it.
 	// Transactions begin IMMEDIATE: one that begins as a reader and then
 	// writes can fail at once with "locked", and no timeout helps it.
@@ -82,9 +84,10 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("store: open %s: %w", path, err), db.read.Close(), db.write.Close())
 	}
 
-	purge, stop := context.WithCancel(context.Background())
+	running, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { db.purge(purge) })
+	wg.Go(func() { db.purge(running) })
+	wg.Go(func() { db.noteUses(running) })
 	db.close = sync.OnceValue(func() error {
 		db.closed.Store(true)
 		stop()

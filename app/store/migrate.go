@@ -62,6 +62,20 @@ var migrations = []string{
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX endings_by_until ON endings (until);
 	`,
+
+	// 3: whose sessions they are. handle is adapter.SessionHandle of the id, by
+	// which pages know a session. since is in nanoseconds: it is compared with when
+	// logins were revoked.
+	`
+	ALTER TABLE sessions ADD COLUMN handle TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN address TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN agent TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE sessions ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+	CREATE INDEX sessions_by_user ON sessions (user_id, used) WHERE user_id <> '';
+	`,
 }
 
 // migrate brings the tables up to date in one transaction, so that a crash or

@@ -14,6 +14,8 @@ import (
 	"github.com/gin-contrib/sessions"
 	"github.com/gorilla/securecookie"
 	gorilla "github.com/gorilla/sessions"
+
+	"github.com/gin-usher/usher/adapter"
 )
 
 var (
@@ -55,9 +57,13 @@ const (
 //     the cookie; zero lets the cookie end with the browser. An empty ID is
 //     given a new one; any other must still exist, or the answer is
 //     ErrSessionGone.
+//   - A session's last use is noted when it is saved, and at most once a minute
+//     when it is loaded; not by a replay of the chain for open sockets.
 //   - Options sets the cookie of the sessions to come and must be called
 //     before the first request. The default: Path "/", 30 days, HttpOnly,
 //     SameSite=Lax.
+//
+// The store is an adapter.SessionLister.
 func (db *DB) Sessions(keyPairs ...[]byte) sessions.Store {
 	codecs := securecookie.CodecsFromPairs(keyPairs...)
 	for _, c := range codecs {
@@ -108,7 +114,7 @@ func (s *sessionStore) New(r *http.Request, name string) (*gorilla.Session, erro
 	if err := securecookie.DecodeMulti(name, cookie.Value, &id, s.codecs...); err != nil {
 		return session, err
 	}
-	data, err := s.db.loadSession(r.Context(), id)
+	data, used, err := s.db.loadSession(r.Context(), id)
 	if err != nil || data == nil {
 		// The id is not kept: a later Save must not bring back a session that
 		// is gone, nor write over one that could not be read.
@@ -122,6 +128,9 @@ func (s *sessionStore) New(r *http.Request, name string) (*gorilla.Session, erro
 		return session, fmt.Errorf("store: decode session: %w", err)
 	}
 	session.ID, session.IsNew = id, false
+	if !adapter.Replaying(r.Context()) && time.Since(used) >= useEvery {
+		s.db.noteUse(id, session.Values)
+	}
 	return session, nil
 }
 
@@ -157,7 +166,7 @@ func (s *sessionStore) Save(r *http.Request, w http.ResponseWriter, session *gor
 	if lifetime == 0 {
 		lifetime = browserSession
 	}
-	if err := save(r.Context(), id, data, time.Now().Add(lifetime)); err != nil {
+	if err := save(r.Context(), id, data, time.Now().Add(lifetime), adapter.StoredSessionOf(id, session.Values)); err != nil {
 		return err
 	}
 	session.ID = id
@@ -165,34 +174,44 @@ func (s *sessionStore) Save(r *http.Request, w http.ResponseWriter, session *gor
 	return nil
 }
 
-// loadSession returns nil when there is no such session or it has expired.
-func (db *DB) loadSession(ctx context.Context, id string) ([]byte, error) {
-	var data []byte
-	err := db.read.QueryRowContext(ctx, `SELECT data FROM sessions WHERE key = ? AND expires > ?`,
-		sessionKey(id), time.Now().UnixMilli()).Scan(&data)
+// loadSession returns nil when there is no such session or it has expired, and
+// when it was last used as far as that was noted.
+func (db *DB) loadSession(ctx context.Context, id string) (data []byte, used time.Time, err error) {
+	var milli int64
+	err = db.read.QueryRowContext(ctx, `SELECT data, used FROM sessions WHERE key = ? AND expires > ?`,
+		sessionKey(id), time.Now().UnixMilli()).Scan(&data, &milli)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+		return nil, time.Time{}, nil
 	}
 	if err != nil {
-		return nil, db.fail(ctx, "load your session", err)
+		return nil, time.Time{}, db.fail(ctx, "load your session", err)
 	}
-	return data, nil
+	return data, time.UnixMilli(milli), nil
 }
 
-func (db *DB) insertSession(ctx context.Context, id string, data []byte, expires time.Time) error {
-	_, err := db.write.ExecContext(ctx, `INSERT INTO sessions (key, data, expires) VALUES (?, ?, ?)`,
-		sessionKey(id), data, expires.UnixMilli())
+func (db *DB) insertSession(ctx context.Context, id string, data []byte, expires time.Time, of adapter.StoredSession) error {
+	_, err := db.write.ExecContext(ctx, `
+		INSERT INTO sessions (key, data, expires, used, handle, user_id, provider, address, agent, since)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		sessionKey(id), data, expires.UnixMilli(), time.Now().UnixMilli(),
+		of.Handle, of.UserID, of.Provider, of.Address, of.Agent, unixNano(of.Since))
 	if err != nil {
 		return db.fail(ctx, "save your session", err)
 	}
 	return nil
 }
 
-func (db *DB) updateSession(ctx context.Context, id string, data []byte, expires time.Time) error {
+func (db *DB) updateSession(ctx context.Context, id string, data []byte, expires time.Time, of adapter.StoredSession) error {
 	const doing = "save your session"
 	// One statement: between a look and a write another request could log out.
-	res, err := db.write.ExecContext(ctx, `UPDATE sessions SET data = ?, expires = ? WHERE key = ? AND expires > ?`,
-		data, expires.UnixMilli(), sessionKey(id), time.Now().UnixMilli())
+	now := time.Now().UnixMilli()
+	res, err := db.write.ExecContext(ctx, `
+		UPDATE sessions
+		SET data = ?, expires = ?, used = ?, handle = ?, user_id = ?, provider = ?, address = ?, agent = ?, since = ?
+		WHERE key = ? AND expires > ?`,
+		data, expires.UnixMilli(), now,
+		of.Handle, of.UserID, of.Provider, of.Address, of.Agent, unixNano(of.Since),
+		sessionKey(id), now)
 	if err != nil {
 		return db.fail(ctx, doing, err)
 	}

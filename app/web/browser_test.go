@@ -261,3 +261,28 @@ func TestBrowser(t *testing.T) {
 	bob.say("Gone already.")
 	second.screenshot("ended.png", 1200, 800, "light")
 }
+
+// TestBrowserSignsOutDevices: somebody who is signed in at two places ends one of
+// them from the other. The page has no script.
+func TestBrowserSignsOutDevices(t *testing.T) {
+	chromium(t)
+	site, _ := startProgram(t)
+	desk, phone := newBrowser(t, "the desk"), newBrowser(t, "the phone")
+	desk.logIn(site, "alice")
+	phone.logIn(site, "alice")
+
+	desk.click("the way to her devices", "header .me")
+	desk.sees("both devices", `location.pathname == "/devices" && document.querySelectorAll(".place").length == 2`)
+	desk.sees("which one she is at", `document.querySelectorAll(".place.current .tag").length == 1`)
+	desk.sees("that nothing is wider than the page", `document.documentElement.scrollWidth <= innerWidth`)
+	desk.screenshot("devices.png", 1200, 800, "light")
+	desk.screenshot("devices-dark.png", 1200, 800, "dark")
+	desk.screenshot("devices-phone.png", 390, 844, "light")
+	desk.screenshot("devices-phone-dark.png", 390, 844, "dark")
+	desk.do("set the size of a phone", chromedp.EmulateViewport(390, 844))
+	desk.sees("that nothing is wider than a phone", `document.documentElement.scrollWidth <= 390`)
+
+	desk.click("to sign the phone out", `form[action="/devices/sign-out"] button`)
+	phone.sees("that she was signed out", `!document.querySelector("#ended").hidden && document.querySelector("#status").dataset.state == "ended"`)
+	desk.sees("this device alone", `location.pathname == "/devices" && document.querySelectorAll(".place").length == 1`)
+}

@@ -34,11 +34,11 @@ func (s *site) home(c *gin.Context) {
 // loginPage is the data of templates/login.html.
 type loginPage struct {
 	Providers []provider
-	Next      string // the path of a room, or empty
+	Next      string // the path of a page to come back to, or empty
 }
 
-// roomPath matches the only pages there are to come back to after signing in.
-var roomPath = regexp.MustCompile(`^/room/[a-z0-9-]{1,32}$`)
+// nextPath matches the only pages there are to come back to after signing in.
+var nextPath = regexp.MustCompile(`^/(room/[a-z0-9-]{1,32}|devices)$`)
 
 // provider is one way to sign in.
 type provider struct {
@@ -48,7 +48,7 @@ type provider struct {
 
 func (s *site) login(c *gin.Context) {
 	var page loginPage
-	if next := c.Query("next"); roomPath.MatchString(next) {
+	if next := c.Query("next"); nextPath.MatchString(next) {
 		page.Next = next
 	}
 	for _, p := range s.Login.Providers() {

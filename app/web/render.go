@@ -36,6 +36,7 @@ func parsePages(fsys fs.FS, static assets) (pages, error) {
 		"hue":     hue,
 		"initial": initial,
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"moment":  func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
 		"clock":   func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
 	}).ParseFS(fsys, "layout.html")
 	if err != nil {

@@ -63,10 +63,15 @@ type Config struct {
 	Login   Login
 	Chat    Chat
 	Live    Live
+	Devices Devices
 
 	// User finds the person a request was identified as;
 	// adapter.User[app.User] does.
 	User func(ctx context.Context) (app.User, bool)
+
+	// Session is the handle of the session that a request came with, as Devices
+	// knows it; empty if it came with none.
+	Session func(ctx context.Context) string
 
 	// Health reports whether the stores answer.
 	Health func(ctx context.Context) error
@@ -148,6 +153,9 @@ func New(cfg Config) (http.Handler, error) {
 	people.GET("/login/:provider", cfg.Login.Begin)
 	people.GET("/login/:provider/callback", cfg.Login.Callback)
 	people.POST("/logout", cfg.Login.Logout)
+	people.GET("/devices", s.requireUser, s.devices)
+	people.POST("/devices/sign-out", s.requireUser, s.signOutDevice)
+	people.POST("/devices/sign-out-others", s.requireUser, s.signOutOthers)
 	people.GET("/room/:name", s.requireUser, s.room)
 	people.POST("/room/:name", s.requireUser, s.post)
 

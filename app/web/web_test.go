@@ -50,11 +50,17 @@ type world struct {
 	post   error
 	panics bool
 
+	session    string // the handle of the request's
+	signedIn   map[string][]adapter.SessionInfo
+	revoked    []string
+	devicesErr error
+
 	log bytes.Buffer
 }
 
 var (
 	_ Sockets = (*adapter.Server)(nil)
+	_ Devices = (*adapter.Server)(nil)
 	_ Login   = (*auth.Auth)(nil)
 	_ Chat    = (*chat.Service)(nil)
 	_ Live    = (*chat.Live)(nil)
@@ -165,7 +171,9 @@ func (w *world) site(t testing.TB) http.Handler {
 		Login:     w,
 		Chat:      w,
 		Live:      w,
+		Devices:   w,
 		User:      w.User,
+		Session:   func(context.Context) string { return w.session },
 		Health:    func(context.Context) error { return w.health },
 		Dev:       w.dev,
 
@@ -258,6 +266,8 @@ func TestLoginPage(t *testing.T) {
 	tests := []struct{ name, next, want string }{
 		{"plain", "", `href="/login/github"`},
 		{"back to a room", "/room/lobby", `href="/login/github?next=%2Froom%2Flobby"`},
+		{"back to the devices", "/devices", `href="/login/github?next=%2Fdevices"`},
+		{"below the devices", "/devices/sign-out", `href="/login/github"`},
 		{"other site", "//evil.example", `href="/login/github"`},
 		{"backslashes", `/\evil.example`, `href="/login/github"`},
 		{"scheme", "javascript:alert(1)", `href="/login/github"`},
@@ -344,7 +354,7 @@ func TestRoomEscapesWhatPeopleWrite(t *testing.T) {
 	w.user = &app.User{ID: `u"1`, Name: hostile, Avatar: "javascript:alert(1)"}
 	w.rooms = []app.Room{{Name: "lobby", Title: hostile}}
 	w.messages = []app.Message{{ID: 1, Text: hostile, User: *w.user}}
-	for _, target := range []string{"/", "/login", "/room/lobby", "/nowhere"} {
+	for _, target := range []string{"/", "/login", "/room/lobby", "/devices", "/nowhere"} {
 		a := w.get(t, target)
 		a.lacks(t, "<script>", "<img src=x", `src="javascript:`, `href="javascript:`, `data-me="u"1`)
 		a.want(t, a.StatusCode, "&lt;script&gt;")
