@@ -97,6 +97,9 @@ func (s *Socket) turn(it item) {
 		s.link.fail(it.in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"})
 		return
 	}
+	if srv := s.ns.srv; srv.cfg.Rolling {
+		srv.rolling.used(s)
+	}
 	out, err := s.ns.handle(ctx, s, it.in)
 	if err == nil && it.in.id != nil {
 		err = s.link.reply(it.in, out)

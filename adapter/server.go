@@ -39,6 +39,7 @@ type Server struct {
 	stores   []*store
 	lobby    lobby
 	follow   follower
+	rolling  roller
 	cluster  *cluster // nil without a backplane
 	ended    tombstones
 	revoked  revocations
@@ -98,6 +99,7 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
+	s.rolling.srv = s
 	s.Namespace = s.Of("/")
 	if cfg.Backplane != nil {
 		if err := s.joinCluster(cfg.Backplane); err != nil {

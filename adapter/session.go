@@ -99,19 +99,32 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	if err := f(values); err != nil {
 		return err
 	}
-	if h.srv.ended.has(id) {
-		return ErrSessionGone
-	}
 	got.Values = values
-	if err := ref.store.inner.Save(r, &nullWriter{}, got); err != nil {
-		return fmt.Errorf("adapter: save session: %w", err)
-	}
-	if h.srv.ended.has(id) {
-		got.Options = expired(got.Options)
-		return errors.Join(ErrSessionGone, ref.store.inner.Save(r, &nullWriter{}, got))
+	if _, err := h.save(r, id, got); err != nil {
+		return err
 	}
 	h.srv.sessionSaved(id)
 	return nil
+}
+
+// save writes what load has fetched, for as long as it was to live when it was
+// last saved, unless the session has ended meanwhile. It is called with the
+// session's lock held, and returns the headers that the client would get.
+func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http.Header, error) {
+	inner := h.s.ref.store.inner
+	if h.srv.ended.has(id) {
+		return nil, ErrSessionGone
+	}
+	got.Options = keptAge(got)
+	var w nullWriter
+	if err := inner.Save(r, &w, got); err != nil {
+		return nil, fmt.Errorf("adapter: save session: %w", err)
+	}
+	if h.srv.ended.has(id) {
+		got.Options = expired(got.Options)
+		return nil, errors.Join(ErrSessionGone, inner.Save(r, &nullWriter{}, got))
+	}
+	return w.Header(), nil
 }
 
 // gorillaSession returns the session of c that lies in one of srv's stores.
@@ -173,7 +186,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
 	if l == nil {
 		// Loaded through a request that c has since replaced by a copy.
-		l = &loaded{store: st, name: session.Name()}
+		l = &loaded{store: st, name: session.Name(), maxAge: options.MaxAge}
 	}
 	if err := st.create(bare, c.Writer, fresh, l); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
 	keyProvider = "usher.provider"
-	keyAt       = "usher.at" // when, in Unix nanoseconds
+	keyAt       = "usher.at"  // when, in Unix nanoseconds
+	keyAge      = "usher.age" // MaxAge in seconds, where it is not the store's
 )
 
 // A Pinger is a session store that can say whether its database answers. Stores
@@ -66,6 +68,7 @@ type loaded struct {
 	cookie string // the value the client holds: as it came, or as last set
 	id     string
 	base   map[any]any // the values as loaded
+	maxAge int         // that the store gives to its sessions
 }
 
 type loadedKey struct {
@@ -100,7 +103,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if got.Options != nil {
 		session.Options = got.Options
 	}
-	l := &loaded{store: st, name: name}
+	l := &loaded{store: st, name: name, maxAge: session.Options.MaxAge}
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
@@ -244,6 +247,9 @@ func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessio
 
 // write saves session and remembers the cookie that the client gets for it.
 func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsessions.Session, l *loaded) error {
+	if l != nil {
+		keepAge(session, l.maxAge)
+	}
 	var got nullWriter
 	if err := st.inner.Save(r, &got, session); err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
@@ -259,6 +265,31 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 	}
 	l.base = maps.Clone(session.Values)
 	return nil
+}
+
+// keepAge notes in a session for how long it is saved, if that is not what the
+// store gives to every session: whoever loads it from there cannot tell.
+func keepAge(session *gsessions.Session, usual int) {
+	if o := session.Options; o == nil || o.MaxAge == usual {
+		delete(session.Values, keyAge)
+	} else {
+		session.Values[keyAge] = strconv.Itoa(o.MaxAge)
+	}
+}
+
+// keptAge returns the options of a loaded session, with the MaxAge that it was
+// saved with.
+func keptAge(session *gsessions.Session) *gsessions.Options {
+	var o gsessions.Options
+	if session.Options != nil {
+		o = *session.Options
+	}
+	if noted, ok := session.Values[keyAge].(string); ok {
+		if age, err := strconv.Atoi(noted); err == nil && age >= 0 {
+			o.MaxAge = age
+		}
+	}
+	return &o
 }
 
 // merge puts the request's changes on top of what is stored now, so that a
