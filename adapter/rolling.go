@@ -148,7 +148,7 @@ func (h *Session) touch(ctx context.Context, id string) (err error) {
 		return nil
 	}
 	if t, ok := ref.store.inner.(Toucher); ok {
-		if err := t.Touch(ctx, id, keptAge(got).MaxAge); err != nil {
+		if err := t.Touch(ctx, id, keptOptions(got).MaxAge); err != nil {
 			return fmt.Errorf("adapter: touch session: %w", err)
 		}
 		return nil

@@ -107,15 +107,15 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	return nil
 }
 
-// save writes what load has fetched, for as long as it was to live when it was
-// last saved, unless the session has ended meanwhile. It is called with the
+// save writes what load has fetched, with the options that it was last saved with,
+// unless the session has ended meanwhile. It is called with the
 // session's lock held, and returns the headers that the client would get.
 func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http.Header, error) {
 	inner := h.s.ref.store.inner
 	if h.srv.ended.has(id) {
 		return nil, ErrSessionGone
 	}
-	got.Options = keptAge(got)
+	got.Options = keptOptions(got)
 	var w nullWriter
 	if err := inner.Save(r, &w, got); err != nil {
 		return nil, fmt.Errorf("adapter: save session: %w", err)
@@ -186,7 +186,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
 	if l == nil {
 		// Loaded through a request that c has since replaced by a copy.
-		l = &loaded{store: st, name: session.Name(), maxAge: options.MaxAge}
+		l = &loaded{store: st, name: session.Name(), usual: options}
 	}
 	if err := st.create(bare, c.Writer, fresh, l); err != nil {
 		return err

@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net/http"
 	"reflect"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -25,8 +25,8 @@ const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
 	keyProvider = "usher.provider"
-	keyAt       = "usher.at"  // when, in Unix nanoseconds
-	keyAge      = "usher.age" // MaxAge in seconds, where it is not the store's
+	keyAt       = "usher.at"      // when, in Unix nanoseconds
+	keyOptions  = "usher.options" // the session's, as JSON, where they are not the store's
 )
 
 // A Pinger is a session store that can say whether its database answers. Stores
@@ -67,8 +67,8 @@ type loaded struct {
 	name   string
 	cookie string // the value the client holds: as it came, or as last set
 	id     string
-	base   map[any]any // the values as loaded
-	maxAge int         // that the store gives to its sessions
+	base   map[any]any       // the values as loaded
+	usual  gsessions.Options // that the store gives to its sessions
 }
 
 type loadedKey struct {
@@ -103,7 +103,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if got.Options != nil {
 		session.Options = got.Options
 	}
-	l := &loaded{store: st, name: name, maxAge: session.Options.MaxAge}
+	l := &loaded{store: st, name: name, usual: *session.Options}
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
@@ -248,7 +248,7 @@ func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessio
 // write saves session and remembers the cookie that the client gets for it.
 func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsessions.Session, l *loaded) error {
 	if l != nil {
-		keepAge(session, l.maxAge)
+		keepOptions(session, l.usual)
 	}
 	var got nullWriter
 	if err := st.inner.Save(r, &got, session); err != nil {
@@ -267,26 +267,27 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 	return nil
 }
 
-// keepAge notes in a session for how long it is saved, if that is not what the
-// store gives to every session: whoever loads it from there cannot tell.
-func keepAge(session *gsessions.Session, usual int) {
-	if o := session.Options; o == nil || o.MaxAge == usual {
-		delete(session.Values, keyAge)
-	} else {
-		session.Values[keyAge] = strconv.Itoa(o.MaxAge)
+// keepOptions notes in a session how it is saved, how long and with which
+// attributes of its cookie, if that is not what the store gives to every session:
+// whoever loads it from there cannot tell.
+func keepOptions(session *gsessions.Session, usual gsessions.Options) {
+	if o := session.Options; o == nil || *o == usual {
+		delete(session.Values, keyOptions)
+	} else if noted, err := json.Marshal(o); err == nil {
+		session.Values[keyOptions] = string(noted)
 	}
 }
 
-// keptAge returns the options of a loaded session, with the MaxAge that it was
-// saved with.
-func keptAge(session *gsessions.Session) *gsessions.Options {
+// keptOptions returns the options that a loaded session was last saved with.
+func keptOptions(session *gsessions.Session) *gsessions.Options {
 	var o gsessions.Options
 	if session.Options != nil {
 		o = *session.Options
 	}
-	if noted, ok := session.Values[keyAge].(string); ok {
-		if age, err := strconv.Atoi(noted); err == nil && age >= 0 {
-			o.MaxAge = age
+	if noted, ok := session.Values[keyOptions].(string); ok {
+		kept := o
+		if json.Unmarshal([]byte(noted), &kept) == nil && kept.MaxAge >= 0 {
+			o = kept
 		}
 	}
 	return &o
@@ -302,18 +303,23 @@ func (st *store) merge(ctx context.Context, session *gsessions.Session, l *loade
 	if fresh.IsNew || fresh.ID != session.ID {
 		return ErrSessionGone
 	}
-	for k := range l.base {
-		if _, kept := session.Values[k]; !kept {
-			delete(fresh.Values, k)
-		}
-	}
-	for k, v := range session.Values {
-		if old, had := l.base[k]; !had || !unchanged(old, v) {
-			fresh.Values[k] = v
-		}
-	}
+	rebase(fresh.Values, l.base, session.Values)
 	session.Values = fresh.Values
 	return nil
+}
+
+// rebase makes the changes that lead from base to changed in values.
+func rebase(values, base, changed map[any]any) {
+	for k := range base {
+		if _, kept := changed[k]; !kept {
+			delete(values, k)
+		}
+	}
+	for k, v := range changed {
+		if old, had := base[k]; !had || !unchanged(old, v) {
+			values[k] = v
+		}
+	}
 }
 
 // unchanged reports whether v is certainly what was loaded. A value behind a
