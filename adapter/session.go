@@ -75,12 +75,22 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // other Update and no HTTP save of the same session runs in this process. If f
 // fails nothing is saved. f must not use the session otherwise, or it waits for
 // itself until ctx is done.
+//
+// A session that lives in its cookie is read-only (ErrReadOnlySession), except
+// over a Socket.IO connection that polls and is not about to upgrade: there the
+// new cookie goes out with the next answer to a poll. This connection's sockets
+// see it at once, those of other tabs when their own requests show it. Nil then
+// says that it waits to be sent. It is lost if the connection ends before, or if a
+// page saves the session before; from then on, until the browser has shown what
+// the page gave it, the session is read-only again. A page whose request is
+// answered at the same moment overwrites it or is overwritten, as between any two
+// requests of a browser that keeps its session in a cookie.
 func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	ref, id := h.s.ref, h.s.SessionID()
 	if ref.store == nil || id == "" {
 		return ErrNoSession
 	}
-	if ref.store.inCookie.Load() {
+	if ref.store.inCookie.Load() && h.carrier() == nil {
 		return ErrReadOnlySession
 	}
 	unlock, err := h.srv.locks.lock(ctx, id)
@@ -92,7 +102,10 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	if err != nil {
 		return err
 	}
-	if got.ID == "" {
+	if got.ID == "" { // it lives in the cookie
+		if conn := h.carrier(); conn != nil {
+			return h.updateCookie(ctx, conn, id, f)
+		}
 		return ErrReadOnlySession
 	}
 	values := Values(maps.Clone(got.Values))

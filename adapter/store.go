@@ -207,6 +207,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
+	if session.ID == "" && l != nil {
+		st.srv.follow.superseded(id, l.name, l.cookie)
+	}
 	if st.srv.ended.has(id) {
 		// Ended while it was written: what was written must not stay. The
 		// deletion that ended it may have come before our write.
