@@ -269,13 +269,13 @@ func TestTokenRequiredOfANamespace(t *testing.T) {
 		start := time.Now()
 		w := b.dial("")
 		w.next()
-		w.write(fmt.Sprintf(`40{"token":%q}`, lasting(3*time.Minute)), fmt.Sprintf(`40/custom,{"token":%q}`, lasting(10*time.Minute)))
+		w.write(fmt.Sprintf(`40{"token":%q}`, lasting(3*time.Minute)))
 		for _, step := range []struct {
 			at   time.Duration
 			want string
 			then string
 		}{
-			{0, `40{"sid":"`, ""},
+			{0, `40{"sid":"`, fmt.Sprintf(`40/custom,{"token":%q}`, lasting(10*time.Minute))}, // one attempt at a time
 			{0, `40/custom,{"sid":"`, ""},
 			{2 * time.Minute, `42["token required",{"expires":"2000-01-01T00:03:00Z"}]`, fmt.Sprintf(`421["authenticate",%q]`, lasting(20*time.Minute))},
 			{2 * time.Minute, `431[]`, ""},
