@@ -49,7 +49,7 @@ func inBubble(t *testing.T, cfg adapter.Config, setup func(*adapter.Server), tes
 			n.AllowAnonymous()
 			adapter.Handle(n, "echo", func(_ context.Context, _ *adapter.Socket, in any) (any, error) { return in, nil })
 		}
-		gone := make(chan adapter.Reason, 100)
+		gone := make(chan adapter.Reason, 1000)
 		srv.OnDisconnect(func(_ *adapter.Socket, r adapter.Reason) { gone <- r })
 		if setup != nil {
 			setup(srv)

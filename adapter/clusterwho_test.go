@@ -45,12 +45,16 @@ func TestClusterRevoke(t *testing.T) {
 		}
 		return found[0].Identity.SessionID
 	}
-	for what, who := range map[string]func(user string) adapter.Who{
-		"user":     func(user string) adapter.Who { return adapter.ByUser(user) },
-		"session":  func(user string) adapter.Who { return adapter.BySession(sessionOf(user)) },
-		"provider": func(string) adapter.Who { return adapter.ByProvider("test") },
+	for _, tt := range []struct {
+		what string
+		who  func(user string) adapter.Who
+	}{
+		{"user", adapter.ByUser},
+		{"session", func(user string) adapter.Who { return adapter.BySession(sessionOf(user)) }},
+		{"provider", func(string) adapter.Who { return adapter.ByProvider("test") }}, // bob's too: the last one
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(tt.what, func(t *testing.T) {
+			what, who := tt.what, tt.who
 			user := "ann of " + what
 			b := c.Sites[0].NewBrowser(t, "")
 			b.MustPost("/login?user=" + "ann+of+" + what)

@@ -48,6 +48,20 @@ type Config struct {
 	// answer. Zero means 5 minutes; negative means not at all.
 	MaxStale time.Duration
 
+	// Rolling keeps sessions alive that are used over sockets only. A session in a
+	// store of Server.Store that gives ids lives for its MaxAge again when a client
+	// sends an event, at most once a minute; heartbeats, acknowledgements and
+	// "authenticate" do not count. Nothing about it changes, and no socket is
+	// replayed. MaxAge should be several minutes.
+	//
+	// It is off because it makes the life of a session depend on its use: an app
+	// whose sessions are to end some time after the login, whatever happens, would
+	// have that taken away silently. A browser's cookie keeps its own MaxAge, which
+	// only answers over HTTP extend: when it has ended, open sockets go on, and the
+	// next request is nobody's. Sessions that lie in the cookie cannot be extended
+	// from here at all.
+	Rolling bool
+
 	// Recovery lets Socket.IO clients that were cut off come back to what they
 	// had. Zero is off.
 	Recovery Recovery

@@ -57,11 +57,19 @@ func AuthPayload(name string) Source { return Source{place: inAuth, name: name} 
 
 // FirstMessage takes the token from a message "authenticate" after connecting:
 // {"type":"authenticate","token":"…"} in the plain format, the event
-// "authenticate" with {token} or the token itself in Socket.IO. It is answered,
-// and may be sent again to replace a token before it expires. Apps cannot have
-// an event of that name then. A plain WebSocket that asks to be told of refusals
-// (?refusals=close) is told at once that it has no credential, and does not wait
-// for a message.
+// "authenticate" with {token} or the token itself in Socket.IO. It is answered.
+//
+// It may be sent again to replace a token before it expires. A socket whose
+// Identity has Expires, and whose client is known by a token in Authorization,
+// wherever in Credentials it stood, is sent the event "token required" with
+// {"expires": RFC 3339 in UTC}: a minute before, or when half of what is left has
+// passed if that is less than two minutes; once for each token. If no fresh one
+// comes it ends at Expires. Of a Socket.IO connection each namespace's socket is
+// told, and shows a token, for itself.
+//
+// Apps cannot have events of these two names then. A plain WebSocket that asks to
+// be told of refusals (?refusals=close) is told at once that it has no credential,
+// and does not wait for a message.
 func FirstMessage() Source { return Source{place: inFirstMessage} }
 
 // QuerySession takes the value of the session's cookie from a query parameter,

@@ -114,6 +114,9 @@ func (s *Socket) turn(it item, id *Identity) {
 		s.link.fail(it.in, &Error{Code: CodeUnauthenticated, Message: "authenticate first"})
 		return
 	}
+	if srv := s.ns.srv; srv.cfg.Rolling {
+		srv.rolling.used(s)
+	}
 	out, err := s.ns.handle(ctx, s, it.in)
 	if ctx.Err() != nil {
 		return // its connection may go on, but what was found is not for its client any more

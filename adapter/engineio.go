@@ -127,6 +127,7 @@ func (conn *sioConn) upgrade(c *gin.Context, m *mount, d engine.Dialect) {
 		return
 	}
 	c.Status(http.StatusSwitchingProtocols)
+	conn.bringCookie(c.Writer.Header()) // there may be no further poll
 	if err := conn.session.Upgrade(c.Writer, c.Request, answerHeaders(c, p), d); err != nil {
 		if errors.Is(err, engine.ErrNotWebSocket) {
 			protocolError(c, eio.ErrRequest)
@@ -229,6 +230,7 @@ func (conn *sioConn) poll(c *gin.Context) {
 		// The session moved to its WebSocket, or is over.
 		protocolError(c, eio.ErrRequest)
 	case frames != nil:
+		conn.bringCookie(c.Writer.Header())
 		conn.srv.writePoll(c, conn.session.Dialect(), frames)
 	}
 }

@@ -18,7 +18,8 @@ var (
 	// that an ended session never comes back.
 	ErrSessionGone = errors.New("adapter: the session has ended")
 	// ErrReadOnlySession is returned by Session.Update for sessions kept in a
-	// cookie: nobody can write a cookie once the handshake is answered.
+	// cookie, which only an answer over HTTP can change: that to a handshake, a
+	// page, or a poll of Socket.IO.
 	ErrReadOnlySession = errors.New("adapter: a session kept in a cookie cannot be written from a socket")
 	// ErrNoSession is returned where a session is needed and the chain has
 	// loaded none through Server.Store.

@@ -59,8 +59,8 @@ func Handle[In, Out any](t Events, event string, h func(ctx context.Context, s *
 func register(t Events, event string, g []Guard, call func(context.Context, *Socket, incoming) (any, error)) {
 	n := t.namespace()
 	n.srv.mustBeOpen("On or Handle")
-	if event == "" || len(event) > plain.MaxType || plain.Reserved(event) {
-		panic(fmt.Sprintf("adapter: event %q: expected a name of 1 to %d bytes that the protocol does not use", event, plain.MaxType))
+	if event == "" || len(event) > plain.MaxType || n.srv.reserved(event) {
+		panic(fmt.Sprintf("adapter: event %q: expected a name of 1 to %d bytes that neither the protocol nor FirstMessage uses", event, plain.MaxType))
 	}
 	if n.handlers[event] != nil {
 		panic(fmt.Sprintf("adapter: event %q of namespace %q has a handler already", event, n.name))

@@ -28,6 +28,9 @@ func (s *Server) Left(rooms, users []string) map[string]int {
 		note("requests of others", len(c.serving))
 		c.mu.Unlock()
 	}
+	s.rolling.mu.Lock()
+	note("touched sessions", len(s.rolling.touched))
+	s.rolling.mu.Unlock()
 	s.locks.mu.Lock()
 	note("locks", len(s.locks.held))
 	s.locks.mu.Unlock()

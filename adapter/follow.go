@@ -87,6 +87,11 @@ func (adm *admission) bind(r *http.Request) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		h.Write(r.TLS.PeerCertificates[0].Raw)
 	}
+	if adm.ref.store != nil && adm.ref.store.inCookie.Load() {
+		// The session is in there: that of a tab which was opened before a page
+		// changed it is another one.
+		h.Write([]byte(cookieIn(adm.shake.cookies, adm.ref.name)))
+	}
 	adm.binding = "\x00" + string(h.Sum(nil)[:16]) // no session's id begins so
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
-	"github.com/gin-usher/usher/adapter/internal/plain"
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
 
@@ -72,7 +71,7 @@ type message struct {
 }
 
 func newMessage(n *Namespace, event string, args []any) (*message, error) {
-	if event == "" || plain.Reserved(event) {
+	if event == "" || n.srv.reserved(event) {
 		return nil, fmt.Errorf("adapter: emit: expected the name of an event, got %q, which belongs to the protocol", event)
 	}
 	return &message{ns: n, event: event, args: args}, nil

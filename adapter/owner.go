@@ -36,13 +36,13 @@ func (f *former) shows(r *http.Request, cookies string, shake *Handshake) bool {
 // logged in where nobody was, the connection is bound to it from then on.
 func (conn *sioConn) owns(r *http.Request) bool {
 	conn.mu.Lock()
-	adm := conn.adm
+	adm, set := conn.adm, conn.cookie
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
 	if !conn.srv.sameOrigin(first, r) {
 		return false
 	}
-	token, cookies := r.Header.Get("Authorization"), joinCookies(r)
+	token, cookies := r.Header.Get("Authorization"), set.uptodate(joinCookies(r))
 	switch {
 	case adm.refusal != nil && token == "":
 		return true // there is no credential of the handshake, only those of sockets
@@ -51,7 +51,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	case (token == "" || token == adm.token) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
 		return true
 	}
-	return conn.rebind(r, adm, func(h http.Header) {
+	return conn.rebind(r, adm, set, func(h http.Header) {
 		if token != "" {
 			h.Set("Authorization", token)
 		}
@@ -62,8 +62,9 @@ func (conn *sioConn) owns(r *http.Request) bool {
 }
 
 // rebind asks the chain about another credential, and binds the connection to
-// it if it may have it. from is the request that shows it.
-func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http.Header)) bool {
+// it if it may have it. from is the request that shows it, and set what it was
+// read with.
+func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCookie, change func(http.Header)) bool {
 	now, e := conn.srv.present(from.Context(), was.shake, was.mount, change)
 	if e != nil {
 		return false
@@ -88,6 +89,7 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http
 	now.address = was.address
 
 	conn.mu.Lock()
+	conn.showsLocked(now, set)
 	conn.adm = now
 	var sockets []*sioSocket
 	for _, s := range conn.sockets {
@@ -121,7 +123,7 @@ func (s *sioSocket) follow(sessionID string, shake *Handshake) {
 	}
 	now.sessionID, now.shake = sessionID, shake
 	now.seen = math.MaxUint64 // who it is now is for the chain to say
-	conn.adm = &now
+	conn.adm, conn.cookie, conn.behind = &now, nil, false
 }
 
 // identity is who the connection is bound to: not those of its sockets that have

@@ -36,7 +36,7 @@ func TestRaceEndHandler(t *testing.T) {
 							tr.saw(ctx, s, inHandler)
 							y := tr.tryOf(s)
 							y.emits(s)
-							y.worked(ctx, s, end.reason, st.inCookie)
+							y.worked(ctx, s, end.reason, st.inCookie && transport != "polling")
 							return "late", nil
 						})
 					}, func(y *try) { y.endHandler(transport, end.do) })
@@ -110,7 +110,7 @@ func (y *try) emits(s *adapter.Socket) {
 }
 
 // worked is the end of a handler that has outlived its socket.
-func (y *try) worked(ctx context.Context, s *adapter.Socket, want adapter.Reason, inCookie bool) {
+func (y *try) worked(ctx context.Context, s *adapter.Socket, want adapter.Reason, readOnly bool) {
 	y.handled.Add(1)
 	select {
 	case <-ctx.Done():
@@ -128,7 +128,7 @@ func (y *try) worked(ctx context.Context, s *adapter.Socket, want adapter.Reason
 	// Although it does not heed its context.
 	free := context.WithoutCancel(ctx)
 	gone := adapter.ErrSessionGone
-	if inCookie {
+	if readOnly {
 		gone = adapter.ErrReadOnlySession
 	}
 	if err := s.Session().Update(free, func(v adapter.Values) error { v["back"] = "again"; return nil }); !errors.Is(err, gone) {

@@ -40,6 +40,7 @@ type Server struct {
 	tokenStores []*tokenStore
 	lobby       lobby
 	follow      follower
+	rolling     roller
 	cluster     *cluster // nil without a backplane
 	ended       tombstones
 	revoked     revocations
@@ -101,6 +102,7 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.lobby.wheel = s.eng.Wheel()
 	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding), visitors: make(map[visitorLink][]*Socket)}
+	s.rolling.srv = s
 	s.Namespace = s.Of("/")
 	s.ledger = ledger{srv: s, kept: cfg.Endings}
 	ended, err := s.load()

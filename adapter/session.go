@@ -76,12 +76,22 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // other Update and no HTTP save of the same session runs in this process. If f
 // fails nothing is saved. f must not use the session otherwise, or it waits for
 // itself until ctx is done.
+//
+// A session that lives in its cookie is read-only (ErrReadOnlySession), except
+// over a Socket.IO connection that polls and is not about to upgrade: there the
+// new cookie goes out with the next answer to a poll. This connection's sockets
+// see it at once, those of other tabs when their own requests show it. Nil then
+// says that it waits to be sent. It is lost if the connection ends before, or if a
+// page saves the session before; from then on, until the browser has shown what
+// the page gave it, the session is read-only again. A page whose request is
+// answered at the same moment overwrites it or is overwritten, as between any two
+// requests of a browser that keeps its session in a cookie.
 func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	ref, id := h.s.session()
 	if ref.store == nil || id == "" {
 		return ErrNoSession
 	}
-	if ref.store.inCookie.Load() {
+	if ref.store.inCookie.Load() && h.carrier() == nil {
 		return ErrReadOnlySession
 	}
 	unlock, err := h.srv.locks.lock(ctx, id)
@@ -93,25 +103,41 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	if err != nil {
 		return err
 	}
-	if got.ID == "" {
+	if got.ID == "" { // it lives in the cookie
+		if conn := h.carrier(); conn != nil {
+			return h.updateCookie(ctx, conn, id, f)
+		}
 		return ErrReadOnlySession
 	}
 	values := Values(maps.Clone(got.Values))
 	if err := f(values); err != nil {
 		return err
 	}
-	if h.srv.ended.has(id) {
-		return ErrSessionGone
-	}
 	got.Values = values
-	if err := ref.store.inner.Save(r, &nullWriter{}, got); err != nil {
-		return fmt.Errorf("adapter: save session: %w", err)
-	}
-	if h.srv.ended.has(id) {
-		return ref.store.undo(r, got, id)
+	if _, err := h.save(r, id, got); err != nil {
+		return err
 	}
 	h.srv.sessionSaved(id)
 	return nil
+}
+
+// save writes what load has fetched, with the options that it was last saved with,
+// unless the session has ended meanwhile. It is called with the
+// session's lock held, and returns the headers that the client would get.
+func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http.Header, error) {
+	ref, _ := h.s.session()
+	if h.srv.ended.has(id) {
+		return nil, ErrSessionGone
+	}
+	got.Options = keptOptions(got)
+	var w nullWriter
+	if err := ref.store.inner.Save(r, &w, got); err != nil {
+		return nil, fmt.Errorf("adapter: save session: %w", err)
+	}
+	if h.srv.ended.has(id) {
+		return nil, ref.store.undo(r, got, id)
+	}
+	return w.Header(), nil
 }
 
 // gorillaSession returns the session of c that lies in one of srv's stores.
@@ -165,7 +191,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
 	if l == nil {
 		// Loaded through a request that c has since replaced by a copy.
-		l = &loaded{store: st, name: session.Name()}
+		l = &loaded{store: st, name: session.Name(), usual: *session.Options}
 	}
 	shown := cmp.Or(old, l.ended)
 	if shown != "" {

@@ -2,6 +2,7 @@ package adapter_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -260,5 +261,36 @@ func TestNoHandlerRunsAfterALogoutDuringTheHandshake(t *testing.T) {
 	}
 	if frames := c.Rest(); ran.Load() || len(frames) > 0 {
 		t.Errorf("OnConnect ran: %v, frames %v: want neither", ran.Load(), frames)
+	}
+}
+
+// TestTabsWithOtherCookiesAreAskedForThemselves: one of two tabs was opened before
+// the session in their cookie was changed.
+func TestTabsWithOtherCookiesAreAskedForThemselves(t *testing.T) {
+	var replays atomic.Int32
+	s := adaptertest.NewSite(t, quick, newCookieStore(t), func(s *adaptertest.Site) {
+		s.Server.Use(func(c *gin.Context) {
+			if adapter.Replaying(c.Request.Context()) {
+				replays.Add(1)
+			}
+		})
+	})
+	alice := s.NewBrowser(t, "alice")
+	before := alice.Dial(ws)
+	first := s.Server.Here("/")[0]
+	alice.MustPost("/set?key=role&value=admin")
+	after := alice.Dial(ws)
+	for replays.Load() < 10 {
+		before.Must("me", nil, nil)
+		after.Must("me", nil, nil)
+	}
+	for _, sock := range s.Server.Here("/") {
+		want := "[admin]"
+		if sock == first {
+			want = "[]"
+		}
+		if got := fmt.Sprint(sock.Identity().Roles); got != want {
+			t.Errorf("after replays a socket has the roles %s, want %s", got, want)
+		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
@@ -50,6 +49,7 @@ type Socket struct {
 	failures    int8 // to show a fresh credential
 	appeared    bool // it can be found in its namespace
 	entered     bool // OnConnect let it in
+	reminded    bool // that its token is about to expire
 	reason      Reason
 	held        []engine.Frame
 	heldBytes   int
@@ -298,7 +298,7 @@ func (s *Socket) start(adm *admission, ask func(context.Context) (*admission, er
 		// Before what a client has sent behind a first message.
 		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.connect(ctx, adm, ask) }})
 	}
-	s.expireAt(id)
+	s.expireLocked(nil, id)
 	s.mu.Unlock()
 	switch {
 	case !asks:
@@ -490,7 +490,7 @@ func (s *Socket) adopt(adm *admission, announce bool) (task engine.Task) {
 	if s.started && announce {
 		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
 	}
-	s.expireAt(id)
+	s.expireLocked(old, id)
 	return task
 }
 
@@ -511,23 +511,5 @@ func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
 	if err != nil {
 		s.visible(err, "identity") // logs what the client is not told
 		s.close(ReasonForbidden)
-	}
-}
-
-// expireAt is called with s.mu held, so that no timer is set behind the back of
-// ended, which would keep the socket in memory until then.
-func (s *Socket) expireAt(id *Identity) {
-	wheel := s.ns.srv.eng.Wheel()
-	if id == nil || id.Expires.IsZero() {
-		wheel.Stop(&s.expiry)
-		return
-	}
-	wheel.Set(&s.expiry, id.Expires, s)
-}
-
-// Expired is the hard end of a credential, whatever a replay may be saying.
-func (s *Socket) Expired(now time.Time) {
-	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !now.Before(id.Expires) {
-		s.close(ReasonExpired)
 	}
 }

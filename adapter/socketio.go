@@ -31,11 +31,13 @@ type sioConn struct {
 
 	mu      sync.Mutex
 	adm     *admission
+	cookie  *sessionCookie        // of its session, if a socket has changed it
 	sockets map[string]*sioSocket // by namespace
 	paused  int                   // sockets whose inbox is full
 	asked   bool                  // for a namespace, at least once
 	ending  *engine.Cause         // the server has ended the last socket
 	closed  bool
+	behind  bool // the browser has another session cookie than it has shown here
 }
 
 // Receive takes one message from the reader.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +25,8 @@ const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
 	keyProvider = "usher.provider"
-	keyAt       = "usher.at" // when, in Unix nanoseconds
+	keyAt       = "usher.at"      // when, in Unix nanoseconds
+	keyOptions  = "usher.options" // the session's, as JSON, where they are not the store's
 )
 
 // A Pinger is a session store that can say whether its database answers. Stores
@@ -68,8 +70,9 @@ type loaded struct {
 	name   string
 	cookie string // the value the client holds: as it came, or as last set
 	id     string
-	ended  string      // the id of the session that the client has shown, if that is over
-	base   map[any]any // the values as loaded
+	ended  string            // the id of the session that the client has shown, if that is over
+	base   map[any]any       // the values as loaded
+	usual  gsessions.Options // that the store gives to its sessions
 }
 
 type loadedKey struct {
@@ -104,7 +107,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if got.Options != nil {
 		session.Options = got.Options
 	}
-	l := &loaded{store: st, name: name}
+	l := &loaded{store: st, name: name, usual: *session.Options}
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
@@ -221,6 +224,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
+	if session.ID == "" && l != nil {
+		st.srv.follow.superseded(id, l.name, l.cookie)
+	}
 	if st.srv.ended.has(id) {
 		return st.undo(r, session, id)
 	}
@@ -269,6 +275,9 @@ func (st *store) create(r *http.Request, w http.ResponseWriter, session *gsessio
 
 // write saves session and remembers the cookie that the client gets for it.
 func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsessions.Session, l *loaded) error {
+	if l != nil {
+		keepOptions(session, l.usual)
+	}
 	var got nullWriter
 	if err := st.inner.Save(r, &got, session); err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
@@ -286,6 +295,32 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 	return nil
 }
 
+// keepOptions notes in a session how it is saved, how long and with which
+// attributes of its cookie, if that is not what the store gives to every session:
+// whoever loads it from there cannot tell.
+func keepOptions(session *gsessions.Session, usual gsessions.Options) {
+	if o := session.Options; o == nil || *o == usual {
+		delete(session.Values, keyOptions)
+	} else if noted, err := json.Marshal(o); err == nil {
+		session.Values[keyOptions] = string(noted)
+	}
+}
+
+// keptOptions returns the options that a loaded session was last saved with.
+func keptOptions(session *gsessions.Session) *gsessions.Options {
+	var o gsessions.Options
+	if session.Options != nil {
+		o = *session.Options
+	}
+	if noted, ok := session.Values[keyOptions].(string); ok {
+		kept := o
+		if json.Unmarshal([]byte(noted), &kept) == nil && kept.MaxAge >= 0 {
+			o = kept
+		}
+	}
+	return &o
+}
+
 // merge puts the request's changes on top of what is stored now, so that a
 // request and a socket that change different keys both keep theirs.
 func (st *store) merge(ctx context.Context, session *gsessions.Session, l *loaded) error {
@@ -296,18 +331,23 @@ func (st *store) merge(ctx context.Context, session *gsessions.Session, l *loade
 	if fresh.IsNew || fresh.ID != session.ID {
 		return ErrSessionGone
 	}
-	for k := range l.base {
-		if _, kept := session.Values[k]; !kept {
-			delete(fresh.Values, k)
-		}
-	}
-	for k, v := range session.Values {
-		if old, had := l.base[k]; !had || !unchanged(old, v) {
-			fresh.Values[k] = v
-		}
-	}
+	rebase(fresh.Values, l.base, session.Values)
 	session.Values = fresh.Values
 	return nil
+}
+
+// rebase makes the changes that lead from base to changed in values.
+func rebase(values, base, changed map[any]any) {
+	for k := range base {
+		if _, kept := changed[k]; !kept {
+			delete(values, k)
+		}
+	}
+	for k, v := range changed {
+		if old, had := base[k]; !had || !unchanged(old, v) {
+			values[k] = v
+		}
+	}
 }
 
 // unchanged reports whether v is certainly what was loaded. A value behind a

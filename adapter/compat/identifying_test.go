@@ -48,7 +48,7 @@ var identifying = []row{
 	{name: "gin.BasicAuth", place: use, build: buildBasicAuth,
 		note: "browsers send it on WebSockets only once a page of the site has asked for it"},
 	{name: "gin-contrib/sessions, cookie", module: sessionsModule, place: use, build: inSessions(newCookies),
-		note: "sockets cannot write it (`ErrReadOnlySession`): a cookie reaches the browser with an answer of HTTP only"},
+		note: "WebSockets cannot write it (`ErrReadOnlySession`): a cookie reaches the browser with an answer of HTTP only, such as that to a poll"},
 	{name: "gin-contrib/sessions, memstore", module: sessionsModule, place: use, build: inSessions(newMemory)},
 	{name: "gin-contrib/sessions, redis", module: sessionsModule, place: use, build: inSessions(newRedis)},
 	{name: "gin-contrib/sessions, gorm", module: sessionsModule, place: use, build: inSessions(newGorm),

@@ -454,3 +454,10 @@ func (s *Session) Expired(now time.Time) {
 	s.e.wheel.Set(&s.beat, now.Add(s.e.cfg.PingTimeout), s)
 	s.mu.Unlock()
 }
+
+// Polls reports whether polls carry the session, and no WebSocket asks to.
+func (s *Session) Polls() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ws == nil && s.probe == nil && !s.closed
+}

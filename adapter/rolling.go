@@ -1,0 +1,179 @@
+package adapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gin-usher/usher/adapter/internal/engine"
+)
+
+// Bounds on touching sessions, see Config.Rolling.
+const (
+	touchGap     = time.Minute // between two touches of one session
+	touchRunners = 2           // at the same time in the whole server
+	touchQueue   = 10_000      // sessions that wait for a runner
+	touchTimeout = 10 * time.Second
+)
+
+// A Toucher is a session store that can extend the life of a session without
+// writing its values. Where several servers share a database, a store should be
+// one under Config.Rolling: another server may save or end a session between this
+// one's reading and writing it, which a touch must not undo.
+type Toucher interface {
+	// Touch lets the session with an id of the store's live for maxAge seconds
+	// from now. One that is not there stays away, and is no error.
+	Touch(ctx context.Context, id string, maxAge int) error
+}
+
+// A roller keeps the sessions alive whose sockets are in use. It remembers only
+// those that were touched within the last touchGap.
+type roller struct {
+	srv *Server
+
+	mu      sync.Mutex
+	touched map[string]touch // by session id
+	queue   []due            // sessions that wait for a runner
+	runners int
+	timer   engine.Timer
+}
+
+// A touch is the last one of a session.
+type touch struct {
+	at   time.Duration // by follower.now
+	busy bool          // queued or running
+}
+
+// A due is a session to be touched, and one of its sockets.
+type due struct {
+	id string
+	s  *Socket
+}
+
+// used is told that the client of s has sent an event. It does not wait.
+func (r *roller) used(s *Socket) {
+	ref, id := s.session()
+	if id == "" || ref.store == nil || ref.store.inCookie.Load() {
+		return
+	}
+	now := r.srv.follow.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, known := r.touched[id]
+	if last.busy || known && now-last.at < touchGap || len(r.queue) >= touchQueue {
+		return
+	}
+	if r.touched == nil {
+		r.touched = make(map[string]touch)
+		r.srv.eng.Wheel().Set(&r.timer, time.Now().Add(touchGap), r)
+	}
+	r.touched[id] = touch{now, true}
+	r.queue = append(r.queue, due{id, s})
+	if r.runners < touchRunners {
+		r.runners++
+		r.srv.eng.Go(r)
+	}
+}
+
+// Expired forgets sessions that may be touched again.
+func (r *roller) Expired(time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.srv.follow.now()
+	for id, last := range r.touched {
+		if !last.busy && now-last.at >= touchGap {
+			delete(r.touched, id)
+		}
+	}
+	if len(r.touched) == 0 {
+		r.touched = nil
+		return
+	}
+	r.srv.eng.Wheel().Set(&r.timer, time.Now().Add(touchGap), r)
+}
+
+// Run is a runner: it works until no session waits.
+func (r *roller) Run() {
+	for {
+		r.mu.Lock()
+		if len(r.queue) == 0 || r.srv.ctx.Err() != nil {
+			r.queue = nil
+			r.runners--
+			r.mu.Unlock()
+			return
+		}
+		next := r.queue[0]
+		r.queue[0] = due{}
+		r.queue = r.queue[1:]
+		r.mu.Unlock()
+
+		err := next.s.Session().touch(r.srv.ctx, next.id)
+		if err != nil && !errors.Is(err, ErrSessionGone) && r.srv.ctx.Err() == nil {
+			r.srv.log.Warn("the session of a socket in use could not be extended", "socket", next.s.id, "error", err)
+		}
+		r.mu.Lock()
+		r.touched[next.id] = touch{at: r.touched[next.id].at}
+		r.mu.Unlock()
+	}
+}
+
+// touch extends the session's life, if its id is still the given one, to what it
+// was when it was last saved, and changes nothing else.
+func (h *Session) touch(ctx context.Context, id string) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("adapter: touch session: the store panicked: %v", v)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, touchTimeout)
+	defer cancel()
+	unlock, err := h.srv.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	got, req, err := h.load(ctx)
+	if err != nil {
+		return err
+	}
+	ref, _ := h.s.session()
+	switch {
+	case sessionID(got) != id:
+		return nil // its sockets follow another one by now
+	case got.ID == "":
+		ref.store.foundInCookie() // since before a restart
+		return nil
+	}
+	if t, ok := ref.store.inner.(Toucher); ok {
+		if err := t.Touch(ctx, id, keptOptions(got).MaxAge); err != nil {
+			return fmt.Errorf("adapter: touch session: %w", err)
+		}
+		return nil
+	}
+	header, err := h.save(req, id, got)
+	if err != nil {
+		return err
+	}
+	for _, c := range setCookies(header) {
+		if c.Name == ref.name {
+			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
+		}
+	}
+	return nil
+}
+
+// renewed lets the sockets of a session be asked with its new cookie from now on:
+// most stores sign when a cookie was made, and do not take one that is too old.
+// What the connection is bound to stays what the browser has and shows.
+func (f *follower) renewed(id string, cookie *http.Cookie) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.ofSessionLocked(id) {
+		for _, s := range b.sockets {
+			s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{cookie}))
+		}
+	}
+}
