@@ -306,6 +306,8 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	var err error
 	if ask != nil {
 		err = ask(ctx)
+		// OnConnect acts for who it is by then, not for who the handshake was of.
+		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()}
 	}
 	switch {
 	case err != nil:
