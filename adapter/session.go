@@ -54,7 +54,7 @@ func (h *Session) load(ctx context.Context) (*gsessions.Session, *http.Request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if got.IsNew || sessionID(got) != id {
+	if got.IsNew || sessionID(got) != id || h.srv.revoked.login(got.Values) {
 		return nil, nil, ErrSessionGone
 	}
 	return got, r, nil

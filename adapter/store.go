@@ -193,7 +193,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return err
 	}
 	defer unlock()
-	if st.srv.ended.has(id) {
+	if st.srv.ended.has(id) || st.srv.revoked.login(session.Values) {
 		return ErrSessionGone
 	}
 	if session.ID != "" && !session.IsNew && l != nil && l.id == session.ID {
