@@ -82,6 +82,11 @@ func (s *Socket) turn(it item) {
 			s.link.fail(it.in, e)
 		}
 	}()
+	if ctx.identity.expired() {
+		// The timer is later by its grain, and a slow replay may find somebody who
+		// has expired meanwhile.
+		s.close(ReasonExpired)
+	}
 	if it.run != nil {
 		it.run(ctx)
 		return

@@ -183,6 +183,11 @@ func (n *Namespace) handle(ctx *eventContext, s *Socket, in incoming) (any, erro
 			return nil, err
 		}
 	}
+	if ctx.Err() != nil {
+		// It ended while guards, which may ask a database, were at it: no handler
+		// begins after a logout has returned.
+		return nil, context.Cause(ctx)
+	}
 	return h.call(ctx, s, in)
 }
 

@@ -429,7 +429,7 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 // (the timer for it may be later by its grain), its session is gone, or something
 // else that named somebody does no more.
 func (p *pass) nobody(s *Socket) Reason {
-	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+	if s.Identity().expired() {
 		return ReasonExpired
 	}
 	if p.session() == nil && s.SessionID() != "" {

@@ -321,7 +321,7 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 		s.mu.Unlock()
 	}
 	for _, f := range s.ns.onConnect {
-		if err == nil {
+		if err == nil && ctx.Err() == nil {
 			err = f(ctx, s)
 		}
 	}
@@ -495,8 +495,8 @@ func (s *Socket) expireAt(id *Identity) {
 }
 
 // Expired is the hard end of a credential, whatever a replay may be saying.
-func (s *Socket) Expired(now time.Time) {
-	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !now.Before(id.Expires) {
+func (s *Socket) Expired(time.Time) {
+	if s.Identity().expired() {
 		s.close(ReasonExpired)
 	}
 }
