@@ -97,7 +97,7 @@ func (s *Socket) become(adm *admission) {
 	if srv.over(adm) {
 		s.close(ReasonSessionEnded)
 	}
-	if !s.start(nil) {
+	if !s.start(adm, nil) {
 		srv.follow.remove(s)
 	}
 }

@@ -17,7 +17,7 @@ func (s *sioSocket) decide(adm *admission) {
 		s.socket.deny(e)
 	case token != "":
 		sock.identity.Store(nil) // until it is known whom the token names
-		sock.start(func(context.Context) error { return sock.askWith(token, adm) })
+		sock.start(adm, func(context.Context) (*admission, error) { return sock.askWith(token, adm) })
 	case srv.takes(inFirstMessage) && s.mustWait(adm):
 		s.wait(adm)
 	case adm.refusal != nil:
@@ -29,7 +29,7 @@ func (s *sioSocket) decide(adm *admission) {
 			s.socket.deny(&Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"})
 			return
 		}
-		if !sock.start(func(context.Context) error { return sock.ask(adm) }) {
+		if !sock.start(adm, func(context.Context) (*admission, error) { return sock.ask(adm) }) {
 			srv.follow.remove(sock)
 		}
 	}
@@ -86,34 +86,41 @@ func (conn *sioConn) mustShow(adm *admission) *Error {
 const freshFor = time.Second
 
 // ask decides, in the socket's first turn, whether it is let in.
-func (s *Socket) ask(adm *admission) error {
+func (s *Socket) ask(adm *admission) (*admission, error) {
 	srv := s.ns.srv
 	if time.Since(adm.shake.Time()) > freshFor || srv.follow.saveCount() != adm.seen {
+		now := *adm
+		now.ran, now.seen = time.Now().UnixNano(), srv.follow.saveCount()
+		began := srv.follow.now()
 		p, o := srv.replay(s)
 		switch o {
 		case unknown:
-			return srv.refusal(p.err)
+			return nil, srv.refusal(p.err)
 		case refused:
-			return p.refused()
+			return nil, p.refused()
 		}
 		if old := s.Identity(); old != nil && !old.is(p.identity) {
-			return &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
+			return nil, &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
 		}
-		s.adopt(p.identity, false) // the guards are asked below
+		if srv.follow.supersede(s, began) {
+			s.adopt(p.identity, false) // the guards are asked below
+		}
+		now.identity = s.Identity()
+		adm = &now
 	}
-	return s.let()
+	return adm, s.let()
 }
 
 // askWith decides by a token that is for this socket alone.
-func (s *Socket) askWith(token string, adm *admission) error {
+func (s *Socket) askWith(token string, adm *admission) (*admission, error) {
 	srv, p := s.ns.srv, s.link.pending()
 	if e := p.try(); e != nil {
-		return e
+		return nil, e
 	}
 	defer p.tried()
 	now, e := srv.present(s.Context(), adm.shake, adm.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
 	if e != nil {
-		return e
+		return nil, e
 	}
 	s.keys, s.ref = now.keys, now.ref
 	s.shake.Store(now.shake)
@@ -123,13 +130,13 @@ func (s *Socket) askWith(token string, adm *admission) error {
 		srv.follow.remove(s)
 	}
 	if srv.over(now) {
-		return &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
+		return nil, &Error{Code: CodeSessionEnded, Message: "this session has ended; log in again"}
 	}
 	if err := s.let(); err != nil {
-		return err
+		return nil, err
 	}
 	s.link.proven()
-	return nil
+	return now, nil
 }
 
 // let asks the namespace whether it lets the socket in as who it is.

@@ -98,11 +98,41 @@ func (f *follower) close() {
 func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
 	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	s.checked = f.now()
 	changed := f.saves != adm.seen
 	f.mu.Unlock()
 	if changed {
 		f.trigger(b)
 	}
+}
+
+// catchUp has s looked at again if since it was seen something has changed that
+// it could not be told of, as it could not be found in its namespace.
+func (f *follower) catchUp(s *Socket, seen uint64) {
+	f.mu.Lock()
+	b, changed := s.binding, f.saves != seen
+	f.mu.Unlock()
+	if b != nil && changed {
+		f.trigger(b)
+	}
+}
+
+// supersede reports whether what a run of the chain has found, which began at a
+// time, is newer than what s is known by: whether it began when that had ended.
+// Of two runs that overlap, nobody can tell which has seen the later truth. The
+// first counts, and a third decides.
+func (f *follower) supersede(s *Socket, began time.Duration) bool {
+	f.mu.Lock()
+	newer := began >= s.checked
+	b := s.binding
+	if newer {
+		s.checked = f.now()
+	}
+	f.mu.Unlock()
+	if !newer && b != nil {
+		f.trigger(b)
+	}
+	return newer
 }
 
 func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
@@ -296,13 +326,29 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 			b.stale = b.asked
 		}
 		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
-			return slices.Clone(b.sockets)
+			stale := f.staleLocked(b)
+			if len(stale) == len(b.sockets) {
+				return stale
+			}
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(replayRetry), b)
+			return stale
 		}
 	}
 	if len(b.sockets) > 0 {
 		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
 	}
 	return nil
+}
+
+// staleLocked returns the sockets of a binding whose replays fail that have been
+// checked too long ago. Those whose handshake has come through since have not.
+func (f *follower) staleLocked(b *binding) (stale []*Socket) {
+	for _, s := range b.sockets {
+		if f.now()-s.checked >= f.srv.cfg.MaxStale {
+			stale = append(stale, s)
+		}
+	}
+	return stale
 }
 
 // trigger asks for a replay: now if the last one is long enough ago, else as
@@ -362,49 +408,67 @@ func (f *follower) Run() {
 		}
 
 		f.mu.Lock()
-		b.running = false
-		sockets := append([]*Socket(nil), b.sockets...)
-		next := time.Duration(0)
-		expired := false
-		switch o {
-		case unknown:
+		sockets := slices.Clone(b.sockets)
+		if o == unknown {
 			if b.stale == 0 {
 				b.stale = f.now()
 			}
-			expired = f.now()-b.stale >= f.srv.cfg.MaxStale
-			next = replayRetry/2 + rand.N(replayRetry/2)
-		default:
-			b.stale = 0
-			if every := f.srv.cfg.Revalidate; every > 0 {
-				next = every - every/10 + rand.N(every/5+1)
+			sockets = nil
+			if f.now()-b.stale >= f.srv.cfg.MaxStale {
+				sockets = f.staleLocked(b)
 			}
 		}
-		if b.again {
-			next = replayGap
-		}
-		if next > 0 && len(b.sockets) > 0 {
-			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
-		} else {
-			f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
-		}
+		began := b.ran
 		f.mu.Unlock()
 		if p != nil {
-			f.apply(sockets, p, o, expired)
+			// While it counts as running, so that the next one's outcome comes later.
+			f.apply(sockets, p, o, began)
 		}
+		f.ran(b, o)
 	}
 }
 
-// apply lets a replay's outcome reach every socket that it speaks for.
-func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
-	log := f.srv.log
+// ran sets the time of the next replay, after one has come to an outcome.
+func (f *follower) ran(b *binding, o outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.running = false
+	next := time.Duration(0)
 	switch o {
 	case unknown:
-		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "sockets", len(sockets))
-		if expired {
-			for _, s := range sockets {
-				s.close(ReasonStale)
-			}
+		next = replayRetry/2 + rand.N(replayRetry/2)
+		if left := b.stale + f.srv.cfg.MaxStale - f.now(); left > 0 {
+			next = min(next, left) // MaxStale is not to depend on when it is asked
 		}
+	default:
+		b.stale = 0
+		if every := f.srv.cfg.Revalidate; every > 0 {
+			next = every - every/10 + rand.N(every/5+1)
+		}
+	}
+	if b.again {
+		next = replayGap
+	}
+	if next > 0 && len(b.sockets) > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
+	} else {
+		f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
+	}
+}
+
+// apply lets a replay's outcome reach every socket that it speaks for; or, where
+// it is unknown, those for which it has been so for too long.
+func (f *follower) apply(sockets []*Socket, p *pass, o outcome, began time.Duration) {
+	log := f.srv.log
+	if o == unknown {
+		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(sockets))
+		for _, s := range sockets {
+			s.close(ReasonStale)
+		}
+		return
+	}
+	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, began) })
+	switch o {
 	case refused:
 		status, e := p.answer()
 		for _, s := range sockets {

@@ -261,7 +261,12 @@ func (v *revocations) token(authorization string) bool {
 
 // over reports whether what a handshake has found was ended since the chain ran.
 func (s *Server) over(adm *admission) bool {
-	if s.ended.has(adm.sessionID) || s.revoked.token(adm.token) {
+	return s.ended.has(adm.sessionID) || s.revokedSince(adm)
+}
+
+// revokedSince is over for what has been revoked by something else than a session.
+func (s *Server) revokedSince(adm *admission) bool {
+	if s.revoked.token(adm.token) {
 		return true
 	}
 	id, ran := adm.identity, time.Unix(0, adm.ran)

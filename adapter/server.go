@@ -398,7 +398,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		// sends along with its handshake must not have a handler run for it.
 		sock.close(ReasonSessionEnded)
 	}
-	sock.start(nil)
+	sock.start(adm, nil)
 	conn.Start()
 }
 

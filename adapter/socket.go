@@ -38,6 +38,7 @@ type Socket struct {
 	// Guarded by follower.mu.
 	binding   *binding
 	sessionID string
+	checked   time.Duration // when the run of the chain that says who it is had ended, by follower.now
 
 	mu          sync.Mutex
 	inbox       []item
@@ -259,10 +260,10 @@ func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
 	return true, nil
 }
 
-// start opens the socket, before the first byte of it is read: the connect
-// frame first, unless ask or OnConnect decide before. It reports false if the
-// socket was ended already.
-func (s *Socket) start(ask func(context.Context) error) bool {
+// start opens the socket that adm has found, before the first byte of it is read:
+// the connect frame first, unless ask or OnConnect decide before. ask may come to
+// another admission. It reports false if the socket was ended already.
+func (s *Socket) start(adm *admission, ask func(context.Context) (*admission, error)) bool {
 	s.opening.Store(true)
 	s.mu.Lock()
 	if s.closed {
@@ -279,12 +280,16 @@ func (s *Socket) start(ask func(context.Context) error) bool {
 	var task engine.Task
 	asks := ask != nil || len(s.ns.onConnect) > 0
 	if asks {
-		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, ask) }})
+		task = s.pushLocked(item{run: func(ctx context.Context) { s.connect(ctx, adm, ask) }})
 	}
 	s.expireAt(id)
 	s.mu.Unlock()
 	switch {
 	case !asks:
+		if s.missed(adm) != nil {
+			s.close(ReasonSessionEnded)
+			break
+		}
 		s.enter()
 	case task != nil: // else this is a turn itself
 		s.ns.srv.eng.Go(task)
@@ -302,10 +307,10 @@ func (s *Socket) appearLocked() {
 }
 
 // connect asks, and lets the socket in or refuses it.
-func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
+func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.Context) (*admission, error)) {
 	var err error
 	if ask != nil {
-		err = ask(ctx)
+		adm, err = ask(ctx)
 		// OnConnect acts for who it is by then, not for who the handshake was of.
 		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()}
 	}
@@ -320,6 +325,9 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 		}
 		s.mu.Unlock()
 	}
+	if err == nil {
+		err = s.missed(adm)
+	}
 	for _, f := range s.ns.onConnect {
 		if err == nil && ctx.Err() == nil {
 			err = f(ctx, s)
@@ -331,6 +339,17 @@ func (s *Socket) connect(ctx context.Context, ask func(context.Context) error) {
 	case ctx.Err() == nil:
 		s.enter()
 	}
+}
+
+// missed sees to what has happened since the chain began to run for s, and before
+// s could be found in its namespace: Revoke and Refresh look for people there.
+func (s *Socket) missed(adm *admission) error {
+	srv := s.ns.srv
+	if srv.revokedSince(adm) {
+		return &Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"}
+	}
+	srv.follow.catchUp(s, adm.seen)
+	return nil
 }
 
 // enter sends the connect frame and what was held back behind it.
