@@ -64,7 +64,8 @@ type pass struct {
 	mount *mount
 	req   *http.Request
 	w     recorder
-	known bool // who asks: nobody is to be identified
+	known bool  // who asks: nobody is to be identified
+	began int64 // of a replay, in Unix nanoseconds
 	// admit decides, within the chain, about the identity that was found, so
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error

@@ -33,6 +33,7 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	saves    uint64                 // counts session saves, for handshakes in flight
+	tellings uint64                 // counts calls of Refresh, for replays in flight
 	queue    []*binding             // wait for a runner
 	runners  int
 	closed   bool
@@ -53,7 +54,7 @@ type binding struct {
 	sockets   []*Socket
 
 	ran     time.Duration // start of the last replay, or the handshake, by follower.now
-	stale   time.Duration // since when the outcome is unknown; zero if it is known
+	stale   time.Duration // when the first replay was asked for whose outcome is unknown; zero if it is known
 	asked   time.Duration // since when it is queued or running
 	queued  bool
 	running bool
@@ -395,6 +396,7 @@ func (f *follower) Run() {
 		f.queue = f.queue[1:]
 		b.queued, b.running, b.again = false, true, false
 		b.ran = f.now()
+		tellings := f.tellings
 		var s *Socket
 		if len(b.sockets) > 0 {
 			s = b.sockets[0]
@@ -411,7 +413,7 @@ func (f *follower) Run() {
 		sockets := slices.Clone(b.sockets)
 		if o == unknown {
 			if b.stale == 0 {
-				b.stale = f.now()
+				b.stale = b.asked
 			}
 			sockets = nil
 			if f.now()-b.stale >= f.srv.cfg.MaxStale {
@@ -424,15 +426,18 @@ func (f *follower) Run() {
 			// While it counts as running, so that the next one's outcome comes later.
 			f.apply(sockets, p, o, began)
 		}
-		f.ran(b, o)
+		f.ran(b, o, tellings)
 	}
 }
 
-// ran sets the time of the next replay, after one has come to an outcome.
-func (f *follower) ran(b *binding, o outcome) {
+// ran sets the time of the next replay, after one has come to an outcome. If
+// there were other tellings when it began it may have been meant: those who are
+// looked for by Refresh are found by who they were.
+func (f *follower) ran(b *binding, o outcome, tellings uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b.running = false
+	b.again = b.again || f.tellings != tellings
 	next := time.Duration(0)
 	switch o {
 	case unknown:
@@ -482,8 +487,14 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, began time.Durat
 		for _, s := range sockets {
 			if s.ns.admits(p.identity) != nil {
 				s.close(p.nobody(s))
-			} else {
+				continue
+			}
+			if !p.revoked() {
 				s.setIdentity(p.identity)
+			}
+			// Again, now that whoever revokes finds it by who it is.
+			if p.revoked() {
+				s.close(ReasonRevoked)
 			}
 		}
 	}
@@ -502,6 +513,11 @@ func (p *pass) nobody(s *Socket) Reason {
 	return ReasonUnauthorized
 }
 
+// revoked reports whether whom a replay has found was revoked since it began.
+func (p *pass) revoked() bool {
+	return p.srv.revokedSince(&admission{identity: p.identity, token: p.req.Header.Get("Authorization"), ran: p.began})
+}
+
 // newReplay is a pass that repeats a handshake: nobody waits for its answer.
 func (s *Server) newReplay(m *mount) *pass {
 	p := &pass{srv: s, mount: m}
@@ -516,6 +532,7 @@ func (s *Server) replay(sock *Socket) (*pass, outcome) {
 	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
 	defer cancel()
 	p := s.newReplay(sock.mount)
+	p.began = time.Now().UnixNano()
 	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
 		return p, unknown
 	}

@@ -167,6 +167,7 @@ func (f *follower) refresh(sockets []*Socket) {
 	bindings := make(map[*binding]struct{})
 	f.mu.Lock()
 	f.saves++ // for handshakes in flight
+	f.tellings++
 	for _, s := range sockets {
 		if s.binding != nil {
 			bindings[s.binding] = struct{}{}
