@@ -102,7 +102,11 @@ func (s *Socket) ask(adm *admission) (*admission, error) {
 		if old := s.Identity(); old != nil && !old.is(p.identity) {
 			return nil, &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
 		}
-		if srv.follow.supersede(s, began) {
+		loaded := ""
+		if l := p.session(); l != nil {
+			loaded = l.id
+		}
+		if srv.follow.supersede(s, loaded, began) {
 			s.adopt(p.identity, false) // the guards are asked below
 		}
 		now.identity = s.Identity()

@@ -119,13 +119,14 @@ func (f *follower) catchUp(s *Socket, seen uint64) {
 }
 
 // supersede reports whether what a run of the chain has found, which began at a
-// time, is newer than what s is known by: whether it began when that had ended.
-// Of two runs that overlap, nobody can tell which has seen the later truth. The
-// first counts, and a third decides.
-func (f *follower) supersede(s *Socket, began time.Duration) bool {
+// time and loaded a session, is newer than what s is known by: whether it began
+// when that had ended, and s has not gone on to another session meanwhile. Of two
+// runs that overlap, nobody can tell which has seen the later truth. The first
+// counts, and a third decides.
+func (f *follower) supersede(s *Socket, sessionID string, began time.Duration) bool {
 	f.mu.Lock()
-	newer := began >= s.checked
 	b := s.binding
+	newer := began >= s.checked && s.sessionID == sessionID
 	if newer {
 		s.checked = f.now()
 	}
@@ -327,7 +328,7 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 			b.stale = b.asked
 		}
 		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
-			stale := f.staleLocked(b)
+			stale := f.staleLocked(b, b.asked)
 			if len(stale) == len(b.sockets) {
 				return stale
 			}
@@ -341,11 +342,13 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 	return nil
 }
 
-// staleLocked returns the sockets of a binding whose replays fail that have been
-// checked too long ago. Those whose handshake has come through since have not.
-func (f *follower) staleLocked(b *binding) (stale []*Socket) {
+// staleLocked returns the sockets of a binding that end because a replay, which
+// began at a time, fails or hangs. One whose handshake has come through meanwhile
+// waits for a replay of its own, though not for one that hangs.
+func (f *follower) staleLocked(b *binding, began time.Duration) (stale []*Socket) {
 	for _, s := range b.sockets {
-		if f.now()-s.checked >= f.srv.cfg.MaxStale {
+		age := f.now() - s.checked
+		if age >= f.srv.cfg.MaxStale && (s.checked <= began || age >= replayTimeout) {
 			stale = append(stale, s)
 		}
 	}
@@ -417,14 +420,13 @@ func (f *follower) Run() {
 			}
 			sockets = nil
 			if f.now()-b.stale >= f.srv.cfg.MaxStale {
-				sockets = f.staleLocked(b)
+				sockets = f.staleLocked(b, b.ran)
 			}
 		}
-		began := b.ran
 		f.mu.Unlock()
 		if p != nil {
 			// While it counts as running, so that the next one's outcome comes later.
-			f.apply(sockets, p, o, began)
+			f.apply(b, sockets, p, o)
 		}
 		f.ran(b, o, tellings)
 	}
@@ -463,7 +465,7 @@ func (f *follower) ran(b *binding, o outcome, tellings uint64) {
 
 // apply lets a replay's outcome reach every socket that it speaks for; or, where
 // it is unknown, those for which it has been so for too long.
-func (f *follower) apply(sockets []*Socket, p *pass, o outcome, began time.Duration) {
+func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 	log := f.srv.log
 	if o == unknown {
 		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(sockets))
@@ -472,7 +474,8 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, began time.Durat
 		}
 		return
 	}
-	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, began) })
+	// What of b is read here changes only when it is not running.
+	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, b.sessionID, b.ran) })
 	switch o {
 	case refused:
 		status, e := p.answer()
