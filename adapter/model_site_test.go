@@ -119,6 +119,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	w.held = append(w.held, h)
 	if delays(point) {
 		w.busyLocked(1)
+		w.lastHeld = time.Now()
 	}
 	w.noteLocked("held %s", point)
 	w.mu.Unlock()
@@ -138,6 +139,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	defer w.mu.Unlock()
 	if delays(point) {
 		w.busyLocked(-1)
+		w.lastHeld = time.Now()
 		if err != nil {
 			w.outageEnded = time.Now()
 		}

@@ -319,6 +319,7 @@ func (w *modelSite) rest() {
 	w.mu.Lock()
 	w.quiet++
 	w.mu.Unlock()
+	w.overdue(w.conns)
 }
 
 // do begins one operation.

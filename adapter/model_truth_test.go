@@ -42,6 +42,7 @@ type truth struct {
 type trouble struct {
 	busy        int
 	lastBusy    time.Time
+	lastHeld    time.Time // a pass, as opposed to the store failing
 	outageEnded time.Time
 }
 
@@ -139,6 +140,7 @@ type modelSocket struct {
 	asked    int
 	opened   int // moment
 	openedAt time.Time
+	openedIn trouble
 	gone     bool
 	goneM    int
 	goneAt   time.Time
@@ -805,8 +807,15 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 		}
 	}
 	bound := t.cfg.revalidate + t.cfg.revalidate/10 + modelGrain + modelSlack
-	if t.lastBusy.Add(modelRetry).After(good) || t.busy > 0 {
-		bound += max(t.cfg.maxStale, modelTimeout) + modelGrain + modelSlack
+	if t.lastBusy.After(good) || t.busy > 0 {
+		stale := max(t.cfg.maxStale, 0)
+		if t.lastHeld.After(good) {
+			stale = max(stale, modelTimeout) // before it is known that it hangs
+		}
+		bound += stale + 2*modelGrain + modelSlack
+	}
+	if in := k.openedIn; in.busy > 0 || in.lastBusy.Add(modelRetry).After(k.openedAt) {
+		bound += 2 * modelRetry // it has come to others that wait for a retry
 	}
 	if time.Since(good) > bound {
 		return fmt.Sprintf("it was last checked %v ago", time.Since(good))
@@ -848,8 +857,36 @@ func (t *truth) orderLocked(k *modelSocket, id *adapter.Identity) (why string) {
 // ---- ends of sockets
 
 func (t *truth) openedLocked(k *modelSocket) {
-	k.opened, k.openedAt = t.tickLocked(), time.Now()
+	k.opened, k.openedAt, k.openedIn = t.tickLocked(), time.Now(), t.trouble
 	t.noteLocked("%v is open", k)
+}
+
+// overdue looks for sockets that should have ended, whether they do anything or
+// not.
+func (t *truth) overdue(conns []*modelConn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range conns {
+		for _, k := range c.sockets {
+			if k.opened == 0 || k.gone || c.left {
+				continue
+			}
+			chain := t.chainLocked(k)
+			if len(chain) != 1 || !t.aliveLocked(chain[0], k) {
+				continue
+			}
+			s := chain[0]
+			for _, e := range s.ends {
+				if e.to != 0 && !e.failed {
+					t.wrongLocked("%v is open, and session %s has ended (%s)", k, s.id, e.how)
+				}
+			}
+			r := s.rows[len(s.rows)-1]
+			if len(s.ends) == 0 && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
+				t.wrongLocked("%v is open, and session %s has expired", k, s.id)
+			}
+		}
+	}
 }
 
 // goneLocked notes when a socket has ended.
