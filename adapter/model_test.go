@@ -240,8 +240,40 @@ func newModelSchedule(seed uint64) (modelConfig, []modelOp) {
 	if r.IntN(2) == 0 {
 		add(modelOp{do: "dial", n: 0, choice: r.IntN(3)})
 	}
-	armed := 0
-	for range 8 + r.IntN(22) {
+	// What random steps seldom do in this order.
+	change := func() {
+		if r.IntN(2) == 0 {
+			add(modelOp{do: "role", n: 0, d: lasts()})
+		} else {
+			add(modelOp{do: "account", what: user(), choice: max(0, r.IntN(6)-3), d: time.Duration(r.IntN(2))})
+		}
+	}
+	emit := func() { add(modelOp{do: "emit", n: r.IntN(4), what: "/", choice: r.IntN(3)}) }
+	meanwhile := func() {
+		switch r.IntN(8) {
+		case 0: // a change while a replay of another one is under way
+			add(modelOp{do: "hold", what: []string{"replay after load", "replay in chain", "replay identified"}[r.IntN(3)]})
+			change()
+			add(modelOp{do: "wait", d: pick(400*time.Millisecond, 400*time.Millisecond, 1200*time.Millisecond)})
+			change()
+			add(modelOp{do: "open", n: r.IntN(4)})
+			emit()
+			add(modelOp{do: "wait", d: 500 * time.Millisecond})
+			emit()
+		case 1: // a store that is away for longer than it may be
+			add(modelOp{do: "store", choice: 1 + r.IntN(2)})
+			for range 3 + r.IntN(4) {
+				add(modelOp{do: "wait", d: 3 * time.Second})
+				emit()
+			}
+		}
+	}
+
+	armed, meanwhileAt := 0, r.IntN(20)
+	for i := range 8 + r.IntN(22) {
+		if i == meanwhileAt {
+			meanwhile()
+		}
 		n, conn := r.IntN(browsers), r.IntN(4)
 		ns := []string{"/", "/", "/b"}[r.IntN(3)]
 		switch x := r.IntN(100); {
