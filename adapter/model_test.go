@@ -76,8 +76,15 @@ func TestModel(t *testing.T) {
 	t.Logf("%d interleavings, from seed %d", count, first+1)
 }
 
-// modelSeeds have failed once.
-var modelSeeds = []uint64{}
+// modelSeeds have failed once. They are those of newModelSchedule as it is: who
+// changes what it makes of a seed has to find others, by undoing the fixes.
+var modelSeeds = []uint64{
+	37580771064833,  // acted after Identity.Expires, until the timer fired
+	279213130195907, // revoked while a namespace was asked for late
+	279213130196028,
+	117256931262260, // a handler began behind its guard after the socket had ended
+	117256931264277,
+}
 
 func runModelSeed(t *testing.T, seed uint64) (ok bool) {
 	t.Helper()
@@ -250,7 +257,22 @@ func newModelSchedule(seed uint64) (modelConfig, []modelOp) {
 	}
 	emit := func() { add(modelOp{do: "emit", n: r.IntN(4), what: "/", choice: r.IntN(3)}) }
 	meanwhile := func() {
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 2: // a change while a namespace is asked for late
+			add(modelOp{do: "dial", n: 0, choice: 2})
+			add(modelOp{do: "wait", d: 1200 * time.Millisecond})
+			add(modelOp{do: "hold", what: []string{"replay after load", "replay in chain", "replay identified"}[r.IntN(3)]})
+			for conn := range 3 {
+				add(modelOp{do: "join", n: conn, what: "/b"})
+			}
+			if r.IntN(2) == 0 {
+				add(modelOp{do: "revoke", n: 0, what: user(), choice: r.IntN(3)})
+			} else {
+				change()
+			}
+			add(modelOp{do: "open", n: r.IntN(4)})
+			add(modelOp{do: "wait", d: 500 * time.Millisecond})
+			add(modelOp{do: "emit", n: r.IntN(4), what: "/b", choice: r.IntN(3)})
 		case 0: // a change while a replay of another one is under way
 			add(modelOp{do: "hold", what: []string{"replay after load", "replay in chain", "replay identified"}[r.IntN(3)]})
 			change()

@@ -806,11 +806,18 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 			good = p.began
 		}
 	}
+	for _, s := range t.chainLocked(k) {
+		for _, e := range s.ends {
+			if e.how == "login" && e.to != 0 && e.at.After(good) {
+				good = e.at // whom it follows
+			}
+		}
+	}
 	bound := t.cfg.revalidate + t.cfg.revalidate/10 + modelGrain + modelSlack
 	if t.lastBusy.After(good) || t.busy > 0 {
 		stale := max(t.cfg.maxStale, 0)
 		if t.lastHeld.After(good) {
-			stale = max(stale, modelTimeout) // before it is known that it hangs
+			stale += modelTimeout // before it is known that it hangs
 		}
 		bound += stale + 2*modelGrain + modelSlack
 	}
@@ -1001,7 +1008,9 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 	case adapter.ReasonStale:
 		good := k.conn.dialedAt
 		for _, p := range t.passesOf(k) {
-			if p.ended.After(k.goneAt) {
+			// Of what ends at once, either may come first; and those of a namespace
+			// that is asked for late are not for the others, which end with it.
+			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 {
 				continue
 			}
 			// Those of sockets without a session are each one's own.
