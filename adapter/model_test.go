@@ -84,6 +84,7 @@ var modelSeeds = []uint64{
 	279213130196028,
 	117256931262260, // a handler began behind its guard after the socket had ended
 	117256931264277,
+	192503622777167, // a handle of a session whose login had been revoked answered
 }
 
 func runModelSeed(t *testing.T, seed uint64) (ok bool) {
