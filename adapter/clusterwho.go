@@ -177,8 +177,8 @@ func (h *hearing) Run() {
 func (s *Server) bound() map[*Socket]struct{} {
 	all := make(map[*Socket]struct{})
 	f := &s.follow
+	f.tell()
 	f.mu.Lock()
-	f.saves++
 	for _, first := range f.bindings {
 		for b := first; b != nil; b = b.next {
 			for _, sock := range b.sockets {

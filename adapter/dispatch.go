@@ -99,6 +99,11 @@ func (s *Socket) turn(it item, id *Identity) {
 			s.link.fail(it.in, e)
 		}
 	}()
+	if ctx.identity.expired() {
+		// The timer is later by its grain, and a slow replay may find somebody who
+		// has expired meanwhile.
+		s.close(ReasonExpired)
+	}
 	if it.run != nil {
 		it.run(ctx)
 		return

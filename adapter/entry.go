@@ -93,6 +93,7 @@ var errOver = &Error{Code: CodeSessionEnded, Message: "this session has ended; c
 func (s *Socket) ask(adm *admission) (*admission, error) {
 	srv := s.ns.srv
 	if time.Since(adm.shake.Time()) > freshFor || srv.follow.saveCount() != adm.seen {
+		seen, began := srv.follow.saveCount(), srv.follow.now()
 		p, o := srv.replay(s)
 		switch o {
 		case unknown:
@@ -103,8 +104,13 @@ func (s *Socket) ask(adm *admission) (*admission, error) {
 		if old := s.Identity(); old != nil && !old.is(p.identity) {
 			return nil, &Error{Code: CodeSessionEnded, Message: "somebody else is logged in now; connect again"}
 		}
-		adm = p.found()
-		s.adopt(adm, false) // the guards are asked below
+		now := p.found()
+		now.seen = seen
+		if srv.follow.supersede(s, now.sessionID, began) {
+			s.adopt(now, false) // the guards are asked below
+		}
+		now.identity = s.Identity()
+		adm = now
 	}
 	return adm, s.let()
 }

@@ -184,7 +184,9 @@ func (n *Namespace) handle(ctx *eventContext, s *Socket, in incoming) (any, erro
 		}
 	}
 	if err := context.Cause(ctx); err != nil {
-		return nil, err // a guard may take its time, and the socket has ended meanwhile
+		// It ended while guards, which may ask a database, were at it: no handler
+		// begins after a logout has returned.
+		return nil, err
 	}
 	return h.call(ctx, s, in)
 }

@@ -33,7 +33,8 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
-	saves    uint64     // counts session saves, for handshakes in flight
+	saves    uint64     // counts session saves and Refresh, for handshakes in flight
+	tellings uint64     // counts calls of Refresh, for replays in flight
 	queue    []*binding // wait for a runner
 	runners  int
 	closed   bool
@@ -55,7 +56,7 @@ type binding struct {
 	sockets   []*Socket
 
 	ran     time.Duration // start of the last replay, or the handshake, by follower.now
-	stale   time.Duration // since when the outcome is unknown; zero if it is known
+	stale   time.Duration // when the first replay was asked for whose outcome is unknown; zero if it is known
 	asked   time.Duration // since when it is queued or running
 	queued  bool
 	running bool
@@ -109,6 +110,7 @@ func (f *follower) close() {
 func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
 	b := f.hangLocked(s, adm)
+	s.checked = f.now()
 	changed := f.saves != adm.seen
 	f.mu.Unlock()
 	if changed {
@@ -125,6 +127,36 @@ func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
 		f.visitors[adm.visitor] = append(f.visitors[adm.visitor], s)
 	}
 	return b
+}
+
+// catchUp has s looked at again if since it was seen something has changed that
+// it could not be told of, as it could not be found in its namespace.
+func (f *follower) catchUp(s *Socket, seen uint64) {
+	f.mu.Lock()
+	b, changed := s.binding, f.saves != seen
+	f.mu.Unlock()
+	if b != nil && changed {
+		f.trigger(b)
+	}
+}
+
+// supersede reports whether what a run of the chain has found, which began at a
+// time and loaded a session, is newer than what s is known by: whether it began
+// when that had ended, and s has not gone on to another session meanwhile. Of two
+// runs that overlap, nobody can tell which has seen the later truth. The first
+// counts, and a third decides.
+func (f *follower) supersede(s *Socket, sessionID string, began time.Duration) bool {
+	f.mu.Lock()
+	b := s.binding
+	newer := began >= s.checked && s.sessionID == sessionID
+	if newer {
+		s.checked = f.now()
+	}
+	f.mu.Unlock()
+	if !newer && b != nil {
+		f.trigger(b)
+	}
+	return newer
 }
 
 func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
@@ -342,13 +374,31 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 			b.stale = b.asked
 		}
 		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
-			return slices.Clone(b.sockets)
+			stale := f.staleLocked(b, b.asked)
+			if len(stale) == len(b.sockets) {
+				return stale
+			}
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(replayRetry), b)
+			return stale
 		}
 	}
 	if len(b.sockets) > 0 {
 		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
 	}
 	return nil
+}
+
+// staleLocked returns the sockets of a binding that end because a replay, which
+// began at a time, fails or hangs. One whose handshake has come through meanwhile
+// waits for a replay of its own, though not for one that hangs.
+func (f *follower) staleLocked(b *binding, began time.Duration) (stale []*Socket) {
+	for _, s := range b.sockets {
+		age := f.now() - s.checked
+		if age >= f.srv.cfg.MaxStale && (s.checked <= began || age >= replayTimeout) {
+			stale = append(stale, s)
+		}
+	}
+	return stale
 }
 
 // trigger asks for a replay: now if the last one is long enough ago, else as
@@ -395,6 +445,7 @@ func (f *follower) Run() {
 		f.queue = f.queue[1:]
 		b.queued, b.running, b.again = false, true, false
 		b.ran = f.now()
+		tellings := f.tellings
 		var s *Socket
 		if len(b.sockets) > 0 {
 			s = b.sockets[0]
@@ -408,50 +459,70 @@ func (f *follower) Run() {
 		}
 
 		f.mu.Lock()
-		b.running = false
-		sockets := append([]*Socket(nil), b.sockets...)
-		next := time.Duration(0)
-		expired := false
-		switch o {
-		case unknown:
+		sockets := slices.Clone(b.sockets)
+		if o == unknown {
 			if b.stale == 0 {
-				b.stale = f.now()
+				b.stale = b.asked
 			}
-			left := b.stale + f.srv.cfg.MaxStale - f.now()
-			expired = left <= 0
-			next = min(replayRetry/2+rand.N(replayRetry/2), left) // the last one at the end
-		default:
-			b.stale = 0
-			if every := f.srv.cfg.Revalidate; every > 0 {
-				next = every - every/10 + rand.N(every/5+1)
+			sockets = nil
+			if f.now()-b.stale >= f.srv.cfg.MaxStale {
+				sockets = f.staleLocked(b, b.ran)
 			}
-		}
-		if b.again {
-			next = replayGap
-		}
-		if next > 0 && len(b.sockets) > 0 {
-			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
-		} else {
-			f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
 		}
 		f.mu.Unlock()
 		if p != nil {
-			f.apply(sockets, p, o, expired)
+			// While it counts as running, so that the next one's outcome comes later.
+			f.apply(b, sockets, p, o)
 		}
+		f.ran(b, o, tellings)
 	}
 }
 
-// apply lets a replay's outcome reach every socket that it speaks for.
-func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
-	log := f.srv.log
+// ran sets the time of the next replay, after one has come to an outcome. If
+// there were other tellings when it began it may have been meant: those who are
+// looked for by Refresh are found by who they were.
+func (f *follower) ran(b *binding, o outcome, tellings uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.running = false
+	b.again = b.again || f.tellings != tellings
+	next := time.Duration(0)
 	switch o {
 	case unknown:
-		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "sockets", len(sockets))
-		if expired {
-			for _, s := range sockets {
-				s.close(ReasonStale)
-			}
+		next = replayRetry/2 + rand.N(replayRetry/2)
+		if left := b.stale + f.srv.cfg.MaxStale - f.now(); left > 0 {
+			next = min(next, left) // MaxStale is not to depend on when it is asked
 		}
+	default:
+		b.stale = 0
+		if every := f.srv.cfg.Revalidate; every > 0 {
+			next = every - every/10 + rand.N(every/5+1)
+		}
+	}
+	if b.again {
+		next = replayGap
+	}
+	if next > 0 && len(b.sockets) > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
+	} else {
+		f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
+	}
+}
+
+// apply lets a replay's outcome reach every socket that it speaks for; or, where
+// it is unknown, those for which it has been so for too long.
+func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
+	log := f.srv.log
+	if o == unknown {
+		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(sockets))
+		for _, s := range sockets {
+			s.close(ReasonStale)
+		}
+		return
+	}
+	// What of b is read here changes only when it is not running.
+	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, b.sessionID, b.ran) })
+	switch o {
 	case refused:
 		status, e := p.answer()
 		for _, s := range sockets {
@@ -462,12 +533,13 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 			}
 		}
 	case admitted:
+		found := p.found()
 		for _, s := range sockets {
 			if s.ns.admits(p.identity) != nil {
 				s.close(p.nobody(s))
-			} else {
-				s.setIdentity(p.found())
+				continue
 			}
+			s.setIdentity(found)
 		}
 	}
 }
@@ -476,7 +548,7 @@ func (f *follower) apply(sockets []*Socket, p *pass, o outcome, expired bool) {
 // (the timer for it may be later by its grain), its session is gone, or something
 // else that named somebody does no more.
 func (p *pass) nobody(s *Socket) Reason {
-	if id := s.Identity(); id != nil && !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+	if s.Identity().expired() {
 		return ReasonExpired
 	}
 	if p.session() == nil && s.SessionID() != "" {

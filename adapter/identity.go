@@ -38,6 +38,11 @@ func (id *Identity) equal(other *Identity) bool {
 		slices.Equal(id.Roles, other.Roles) && id.Expires.Equal(other.Expires) && reflect.DeepEqual(id.User, other.User)
 }
 
+// expired reports whether the credential has ended; nobody's never does.
+func (id *Identity) expired() bool {
+	return id != nil && !id.Expires.IsZero() && !time.Now().Before(id.Expires)
+}
+
 type identityKey struct{}
 
 // ginIdentity is where a *gin.Context keeps the identity: a typed key put on

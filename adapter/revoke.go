@@ -179,6 +179,7 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 	if w.value == "" {
 		return errors.New("adapter: Refresh: expected a user, session, token or provider, got none")
 	}
+	s.follow.tell() // before it looks: those that it cannot find yet see it
 	s.follow.refresh(s.socketsOf(w))
 	if s.cluster != nil {
 		s.cluster.changes.add(w.mark())
@@ -186,11 +187,19 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 	return nil
 }
 
+// tell notes a change for those that are being looked at, in a handshake or a
+// replay: by whom they will turn out to be, they cannot be found yet.
+func (f *follower) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saves++
+	f.tellings++
+}
+
 // refresh has sockets looked at again.
 func (f *follower) refresh(sockets []*Socket) {
 	bindings := make(map[*binding]struct{})
 	f.mu.Lock()
-	f.saves++ // for handshakes in flight
 	for _, s := range sockets {
 		if s.binding != nil {
 			bindings[s.binding] = struct{}{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
@@ -37,6 +38,7 @@ type Socket struct {
 	// Guarded by follower.mu.
 	binding   *binding
 	sessionID string
+	checked   time.Duration // when the run of the chain that says who it is had ended, by follower.now
 
 	mu          sync.Mutex
 	inbox       []item
@@ -302,6 +304,7 @@ func (s *Socket) start(adm *admission, ask func(context.Context) (*admission, er
 	s.mu.Unlock()
 	switch {
 	case !asks:
+		s.ns.srv.follow.catchUp(s, adm.seen)
 		s.enter()
 	case task != nil: // else this is a turn itself
 		s.ns.srv.eng.Go(task)
@@ -338,8 +341,11 @@ func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.C
 		stands = s.closed || s.appearLocked(adm)
 		s.mu.Unlock()
 	}
-	if !stands {
+	switch {
+	case !stands:
 		err = errOver
+	case err == nil:
+		s.ns.srv.follow.catchUp(s, adm.seen)
 	}
 	for _, f := range s.ns.onConnect {
 		// None begins once the socket has ended: whoever ended it may count on
