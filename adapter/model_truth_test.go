@@ -336,6 +336,9 @@ func (t *truth) inPlaceLocked(id, address string, certain bool) (all []*modelSes
 		if s == nil {
 			break
 		}
+		if certain && slices.ContainsFunc(s.ends, func(e *modelEnd) bool { return e.how == "login" && e.address != address }) {
+			continue // of two places it keeps only the last that was taken
+		}
 		for _, e := range s.ends {
 			if next := t.sessions[e.next]; next != nil && e.next != "" && e.how == "login" && e.address == address && !slices.Contains(all, next) && (e.to != 0 || !certain) {
 				all = append(all, next)
@@ -390,10 +393,8 @@ func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
 			return true
 		}
 	}
-	for _, r := range t.revokes {
-		if r.from <= to && t.isOf(r, s) && !s.begun.After(r.at) {
-			return true
-		}
+	if t.revokedLocked(s, to) {
+		return true
 	}
 	for i, r := range s.rows {
 		if r.span(s, i).overlaps(from, to) && (!r.present || r.user == "" || !r.until.After(time.Now())) {
@@ -401,6 +402,14 @@ func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
 		}
 	}
 	return from < s.rows[0].from
+}
+
+// revokedLocked reports whether the login of a session may have been revoked by
+// then.
+func (t *truth) revokedLocked(s *modelSession, by int) bool {
+	return slices.ContainsFunc(t.revokes, func(r *modelRevoke) bool {
+		return r.from <= by && t.isOf(r, s) && !s.begun.After(r.at)
+	})
 }
 
 func (r *modelRow) span(s *modelSession, i int) span {
@@ -951,7 +960,10 @@ func (t *truth) overdue(conns []*modelConn) {
 				}
 			}
 			r := s.rows[len(s.rows)-1]
-			if len(s.ends) == 0 && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
+			if t.cfg.anonymous && !t.outageEnded.Before(r.at) {
+				continue // it may have been nobody's before and after, and nobody has seen it meanwhile
+			}
+			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
 				t.wrongLocked("%v is open, and session %s has expired", k, s.id)
 			}
 		}
