@@ -15,7 +15,8 @@ import (
 )
 
 // Values are what a session holds. Keys and values are what the store can
-// carry; strings always are.
+// carry; strings always are. Keys that begin with "usher." are the adapter's own:
+// whatever changes them is not saved.
 type Values map[any]any
 
 // A Session is a socket's hold on the session of its handshake. It keeps no
@@ -97,6 +98,9 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	}
 	values := Values(maps.Clone(got.Values))
 	if err := f(values); err != nil {
+		return err
+	}
+	if err := checkOwn(got.Values, values); err != nil {
 		return err
 	}
 	if h.srv.ended.has(id) {
@@ -197,9 +201,13 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 // LoggedIn returns what Login stored: UserID, Provider and SessionID. Most
 // functions given to Identify begin with it and add User and Roles.
 func LoggedIn(c *gin.Context) (id Identity, ok bool) {
-	session, _, err := gorillaSession(c)
+	session, st, err := gorillaSession(c)
 	if err != nil {
 		return Identity{}, false
+	}
+	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	if l != nil && checkOwn(l.base, session.Values) != nil {
+		return Identity{}, false // somebody else than Login has written there
 	}
 	id.UserID, _ = session.Values[keyUser].(string)
 	id.Provider, _ = session.Values[keyProvider].(string)

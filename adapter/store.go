@@ -18,8 +18,8 @@ import (
 	gsessions "github.com/gorilla/sessions"
 )
 
-// Keys of session values that the adapter keeps. They are strings, which every
-// store and codec can carry.
+// Keys of session values that the adapter keeps; see ownPrefix. They are strings,
+// which every store and codec can carry.
 const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
@@ -66,6 +66,14 @@ type loaded struct {
 	cookie string // the value the client holds: as it came, or as last set
 	id     string
 	base   map[any]any // the values as loaded
+}
+
+// values are those as loaded; none where it is not known what was.
+func (l *loaded) values() map[any]any {
+	if l == nil {
+		return nil
+	}
+	return l.base
 }
 
 type loadedKey struct {
@@ -166,6 +174,9 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return nil
 	}
 	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
+	if err := checkOwn(l.values(), session.Values); err != nil {
+		return err
+	}
 	id := sessionID(session)
 	cleared := ""
 	if id == "" && l != nil && st.inCookie.Load() {

@@ -1,0 +1,174 @@
+package adapter_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-contrib/sessions/cookie"
+	"github.com/gin-gonic/gin"
+
+	"github.com/gin-usher/usher/adapter"
+	"github.com/gin-usher/usher/adapter/adaptertest"
+)
+
+// signedStores are the stores whose cookies are signed by gorilla/securecookie.
+var signedStores = []struct {
+	name string
+	open func(*testing.T) sessions.Store
+}{
+	{"cookie", newCookieStore},
+	{"memstore", newMemstore},
+}
+
+// who is whom a page and a new socket take b for; "" is nobody.
+func who(t *testing.T, b *adaptertest.Browser) (page, socket string) {
+	t.Helper()
+	if status, body := b.Get("/me"); status == http.StatusOK {
+		page = body
+	}
+	c, resp, err := b.TryDial(ws, nil)
+	if err != nil {
+		if resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Fatalf("dial: %v, want a socket or 401", err)
+		}
+		return page, ""
+	}
+	c.Must("me", nil, &socket)
+	return page, socket
+}
+
+// wantWho checks that b is the same person everywhere.
+func wantWho(t *testing.T, b *adaptertest.Browser, want string) {
+	t.Helper()
+	if page, socket := who(t, b); page != want || socket != want {
+		t.Errorf("the page says %q and the socket %q, want %q", page, socket, want)
+	}
+}
+
+// TestSecuritySessionPuzzlingByReservedKeys: a form handler that stores what it
+// is sent under the name that it is sent (OWASP WSTG-SESS-08) makes nobody
+// somebody, and nobody somebody else.
+func TestSecuritySessionPuzzlingByReservedKeys(t *testing.T) {
+	for _, store := range signedStores {
+		t.Run(store.name, func(t *testing.T) {
+			s := adaptertest.NewSite(t, adapter.Config{}, store.open(t), func(s *adaptertest.Site) {
+				s.Server.UseOnce(func(c *gin.Context) {
+					if key := c.Query("key"); key != "" { // unsaved, before Identify asks
+						sessions.Default(c).Set(key, c.Query("value"))
+					}
+				})
+			})
+			s.Pages.POST("/remove", func(c *gin.Context) {
+				session := sessions.Default(c)
+				session.Delete(c.Query("key"))
+				if session.Save() != nil {
+					c.Status(http.StatusConflict)
+				}
+			})
+			for _, user := range []string{"", "mallory"} {
+				b := s.NewBrowser(t, user)
+				b.MustPost("/set?key=color&value=red") // so that there is a session
+				for _, key := range []string{"usher.user", "usher.provider", "usher.id", "usher.at", "usher.more"} {
+					if status, body := b.Post("/set?key="+key+"&value=admin", nil); status == http.StatusOK {
+						t.Errorf("%q saved %s: %s", user, key, body)
+					}
+					if _, _, err := b.TryDial(ws+"?value=admin&key="+key, nil); err == nil {
+						t.Errorf("%q is let in with %s set on the way", user, key)
+					}
+					wantWho(t, b, user)
+				}
+			}
+			mallory := s.NewBrowser(t, "mallory")
+			for _, key := range []string{"usher.provider", "usher.at"} {
+				if status, _ := mallory.Post("/remove?key="+key, nil); status != http.StatusConflict {
+					t.Errorf("without %s: %d, want it refused", key, status)
+				}
+			}
+			c := mallory.Dial(ws)
+			if f := c.Call("set", map[string]string{"key": "usher.user", "value": "admin"}); f.Error == nil {
+				t.Errorf("a socket's handler saved usher.user: %s", f)
+			}
+			wantWho(t, mallory, "mallory")
+			mallory.MustPost("/set?key=color&value=blue") // what is the app's is
+		})
+	}
+}
+
+// TestSecuritySessionPuzzlingBetweenApps: two apps share a database, and one's
+// session means nothing to the other unless they share the cookie's name and its
+// keys too, which is one session on purpose.
+func TestSecuritySessionPuzzlingBetweenApps(t *testing.T) {
+	for _, store := range signedStores {
+		t.Run(store.name, func(t *testing.T) {
+			shared := store.open(t)
+			a := adaptertest.NewSite(t, adapter.Config{}, shared, nil)
+			value := a.NewBrowser(t, "admin").Cookies()[0].Value
+			for name, url := range map[string]string{
+				"another name": newNamedSite(t, "sid-b", shared),
+				"another key":  newNamedSite(t, "sid", cookie.NewStore([]byte("the key of app B, of 32 bytes ..."))),
+			} {
+				for _, as := range []string{"sid", "sid-b"} {
+					b := adaptertest.NewBrowser(t, url)
+					setCookie(t, b, as, value)
+					if page, socket := who(t, b); page != "" || socket != "" {
+						t.Errorf("%s: app A's session as %s at app B: the page says %q, the socket %q", name, as, page, socket)
+					}
+				}
+				own := adaptertest.NewBrowser(t, url)
+				own.MustPost("/login?user=bob")
+				wantWho(t, own, "bob")
+			}
+		})
+	}
+}
+
+// newNamedSite is an app whose session's cookie has the given name, and returns
+// its URL.
+func newNamedSite(t *testing.T, name string, st sessions.Store) string {
+	t.Helper()
+	srv, err := adapter.New(adapter.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	srv.Use(sessions.Sessions(name, srv.Store(st)))
+	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+		id, ok := adapter.LoggedIn(c)
+		if !ok {
+			return nil, nil
+		}
+		return &id, nil
+	})
+	adapter.Handle(srv, "me", func(_ context.Context, sock *adapter.Socket, _ any) (string, error) {
+		return sock.Identity().UserID, nil
+	})
+	e := gin.New()
+	srv.Mount(e)
+	pages := e.Group("/", srv.HTTP()...)
+	pages.POST("/login", func(c *gin.Context) {
+		if err := srv.Login(c, adapter.Identity{UserID: c.Query("user")}); err != nil {
+			t.Error(err)
+		}
+	})
+	pages.GET("/me", func(c *gin.Context) {
+		if id, ok := adapter.IdentityOf(c); ok {
+			c.String(http.StatusOK, id.UserID)
+			return
+		}
+		c.Status(http.StatusUnauthorized)
+	})
+	return adaptertest.Serve(t, e)
+}
+
+// setCookie puts a cookie into b's jar.
+func setCookie(t *testing.T, b *adaptertest.Browser, name, value string) {
+	t.Helper()
+	u, err := url.Parse(b.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.HTTP.Jar.SetCookies(u, []*http.Cookie{{Name: name, Value: value, Path: "/"}})
+}
