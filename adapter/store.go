@@ -112,7 +112,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
-	if err != nil && !isNobody(err) {
+	if err != nil && !isNobody(err, l.cookie) {
 		v.fail(fmt.Errorf("adapter: load session: %w", err))
 	}
 	if err == nil && session.IsNew && l.cookie != "" {
@@ -152,9 +152,17 @@ func sessionID(s *gsessions.Session) string {
 	return id
 }
 
+// maxCookie is what browsers keep of a cookie (RFC 6265, section 6.1), and what
+// gorilla's codecs decode. Of a longer one they say so in an error that is none
+// of theirs.
+const maxCookie = 4096
+
 // isNobody tells errors that mean "there is no such session" from errors that
 // mean "I could not look".
-func isNobody(err error) bool {
+func isNobody(err error, cookie string) bool {
+	if len(cookie) > maxCookie {
+		return true
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
 		return true
 	}
@@ -312,7 +320,7 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 	// As it came: net/http would quote or drop bytes that a store understands.
 	r.Header.Set("Cookie", name+"="+cookie)
 	got, err := st.inner.New(r, name)
-	if err != nil && !isNobody(err) {
+	if err != nil && !isNobody(err, cookie) {
 		return nil, fmt.Errorf("adapter: load session: %w", err)
 	}
 	if got == nil || err != nil {
