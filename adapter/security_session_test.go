@@ -2,8 +2,12 @@ package adapter_test
 
 import (
 	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/gin-contrib/sessions"
@@ -161,6 +165,128 @@ func newNamedSite(t *testing.T, name string, st sessions.Store) string {
 		c.Status(http.StatusUnauthorized)
 	})
 	return adaptertest.Serve(t, e)
+}
+
+// TestSecurityCookieTossing: a page of a neighbouring sub-domain plants its own
+// session into the victim's browser, with the sockets' path, so that it comes
+// first there and the pages know nothing of it (RFC 6265, sections 5.4 and 8.6).
+func TestSecurityCookieTossing(t *testing.T) {
+	for _, store := range signedStores {
+		t.Run(store.name, func(t *testing.T) {
+			s := adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, store.open(t), nil)
+			value := func(b *adaptertest.Browser) string { return "sid=" + b.Cookies()[0].Value }
+			victim, mallory := value(s.NewBrowser(t, "alice")), value(s.NewBrowser(t, "mallory"))
+			again, visitor := value(s.NewBrowser(t, "alice")), s.NewBrowser(t, "")
+			visitor.MustPost("/set?key=color&value=red")
+			for _, tt := range []struct {
+				name, cookies string
+				want          int // 200 is let in
+				message       string
+			}{
+				{"in front", mallory + "; " + victim, 400, "two people"},
+				{"behind", victim + "; " + mallory, 400, "two people"},
+				{"on both sides", mallory + "; " + victim + "; " + mallory, 400, "two people"},
+				{"among others", "theme=dark; " + victim + "; theme=light; " + mallory, 400, "two people"},
+				{"hidden by many", victim + "; sid=1; sid=2; sid=3; sid=4; " + mallory, 400, "each cookie once"},
+				{"twice the same", victim + "; " + victim, 200, ""},
+				{"two sessions of one person", victim + "; " + again, 200, ""},
+				{"a leftover of nobody", victim + "; sid=leftover", 200, ""},
+				{"a visitor's", victim + "; " + value(visitor), 200, ""},
+				{"another cookie twice", victim + "; theme=dark; theme=light", 200, ""},
+			} {
+				t.Run(tt.name, func(t *testing.T) {
+					b := adaptertest.NewBrowser(t, s.URL)
+					header := http.Header{"Cookie": {tt.cookies}}
+					if status, body, _ := engineDo(t, b, "GET", enginePath, "", header); status != tt.want || !strings.Contains(body, tt.message) {
+						t.Errorf("polling: %d %s, want %d", status, body, tt.want)
+					}
+					for _, path := range []string{ws, "/socket.io/?EIO=4&transport=websocket"} {
+						_, resp, err := b.TryDial(path, header)
+						if (err == nil) != (tt.want == 200) || err != nil && resp.StatusCode != tt.want {
+							t.Errorf("%s: %v, want %d", path, err, tt.want)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestSecurityForgedCookie: whatever a cookie has become on its way, or was from
+// the beginning, it opens no session but its own.
+func TestSecurityForgedCookie(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for _, store := range signedStores {
+		t.Run(store.name, func(t *testing.T) {
+			s := adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, store.open(t), nil)
+			stranger := adaptertest.NewSite(t, adapter.Config{}, cookie.NewStore([]byte("somebody else's key, 32 bytes ...")), nil)
+			good := s.NewBrowser(t, "alice").Cookies()[0].Value
+			forged := map[string]string{
+				"empty":            "",
+				"a space":          `" "`,
+				"not base64":       "%%%",
+				"unsigned":         base64.URLEncoding.EncodeToString([]byte("1|alice|")),
+				"another key":      stranger.NewBrowser(t, "alice").Cookies()[0].Value,
+				"doubled":          good + good,
+				"with something":   good + "A",
+				"4 KiB":            strings.Repeat("A", 4<<10),
+				"32 KiB":           good + strings.Repeat("A", 32<<10),
+				"more than a head": strings.Repeat("A", 100<<10),
+			}
+			for n := range len(good) {
+				forged[fmt.Sprintf("cut to %d", n)] = good[:n]
+				b := []byte(good)
+				b[n] = alphabet[(max(strings.IndexByte(alphabet, b[n]), 0)+32)%64] // a bit that counts, also at the end
+				forged[fmt.Sprintf("another bit at %d", n)] = string(b)
+			}
+			b := adaptertest.NewBrowser(t, s.URL)
+			if _, _, err := b.TryDial(ws, http.Header{"Cookie": {"sid=" + good}}); err != nil {
+				t.Fatalf("the true one: %v", err)
+			}
+			for name, value := range forged {
+				header := http.Header{"Cookie": {"sid=" + value}}
+				want := http.StatusUnauthorized
+				if len(value) > 64<<10 {
+					want = http.StatusBadRequest // a socket does not keep as much
+				}
+				if _, resp, err := b.TryDial(ws, header); err == nil || resp.StatusCode != want {
+					t.Errorf("%s: a socket was answered %v, want %d", name, err, want)
+				}
+				if status, body, _ := engineDo(t, b, "GET", "/me", "", header); status != http.StatusUnauthorized {
+					t.Errorf("%s: a page was answered %d %s, want 401", name, status, body)
+				}
+			}
+		})
+	}
+}
+
+// TestSecurityRotatedSecret: a session that was signed with the key before goes
+// on, and ends when that key is taken away.
+func TestSecurityRotatedSecret(t *testing.T) {
+	old, fresh := []byte("the secret of before, 32 bytes ..."), []byte("the secret of now, of 32 bytes ...")
+	site := func(keys ...[]byte) *adaptertest.Site {
+		st := cookie.NewStore(keys...)
+		st.Options(sessions.Options{Path: "/", MaxAge: 3600})
+		return adaptertest.NewSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, st, nil)
+	}
+	value := site(old).NewBrowser(t, "alice").Cookies()[0].Value
+
+	rotated := site(fresh, nil, old, nil)
+	b := adaptertest.NewBrowser(t, rotated.URL)
+	setCookie(t, b, "sid", value)
+	wantWho(t, b, "alice")
+	b.MustPost("/set?key=color&value=red") // signs with the new key
+	renewed := b.Cookies()[0].Value
+	if renewed == value {
+		t.Fatal("the session has not been signed again")
+	}
+
+	removed := site(fresh)
+	for cookie, want := range map[string]string{value: "", renewed: "alice"} {
+		b := adaptertest.NewBrowser(t, removed.URL)
+		setCookie(t, b, "sid", cookie)
+		wantWho(t, b, want)
+	}
 }
 
 // setCookie puts a cookie into b's jar.
