@@ -101,6 +101,39 @@ func TestSecuritySessionPuzzlingByReservedKeys(t *testing.T) {
 	}
 }
 
+// A login that goes through a copy of the request, as middlewares of tracing make
+// one, is a login all the same, and what is saved after it is saved.
+func TestSaveAfterALoginThroughACopyOfTheRequest(t *testing.T) {
+	for _, store := range signedStores {
+		t.Run(store.name, func(t *testing.T) {
+			s := adaptertest.NewSite(t, adapter.Config{}, store.open(t), func(s *adaptertest.Site) {
+				s.Server.Use(func(c *gin.Context) { c.Request = c.Request.WithContext(c.Request.Context()) })
+			})
+			s.Pages.POST("/traced", func(c *gin.Context) {
+				if err := s.Server.Login(c, adapter.Identity{UserID: "alice"}); err != nil {
+					t.Error(err)
+				}
+				if _, ok := adapter.LoggedIn(c); !ok {
+					t.Error("nobody is logged in after Login")
+				}
+				session := sessions.Default(c)
+				session.Set("color", "red")
+				if err := session.Save(); err != nil {
+					t.Error(err)
+				}
+			})
+			for _, user := range []string{"", "alice", "bob"} {
+				b := s.NewBrowser(t, user)
+				b.MustPost("/traced")
+				wantWho(t, b, "alice")
+				if _, color := b.Get("/get?key=color"); color != "red" {
+					t.Errorf("%q: the color is %q", user, color)
+				}
+			}
+		})
+	}
+}
+
 // TestSecuritySessionPuzzlingBetweenApps: two apps share a database, and one's
 // session means nothing to the other unless they share the cookie's name and its
 // keys too, which is one session on purpose.

@@ -174,7 +174,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())
 	bare.Header.Del("Cookie")
-	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	l := loadedOf(c.Request.Context(), st, session.Name())
 	if l == nil {
 		// Loaded through a request that c has since replaced by a copy.
 		l = &loaded{store: st, name: session.Name()}
@@ -205,7 +205,7 @@ func LoggedIn(c *gin.Context) (id Identity, ok bool) {
 	if err != nil {
 		return Identity{}, false
 	}
-	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	l := loadedOf(c.Request.Context(), st, session.Name())
 	if l != nil && checkOwn(l.base, session.Values) != nil {
 		return Identity{}, false // somebody else than Login has written there
 	}

@@ -182,8 +182,10 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return nil
 	}
 	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
-	if err := checkOwn(l.values(), session.Values); err != nil {
-		return err
+	if l == nil || session.ID == "" || session.ID == l.id { // else Login has given it its id, on another copy of r
+		if err := checkOwn(l.values(), session.Values); err != nil {
+			return err
+		}
 	}
 	id := sessionID(session)
 	cleared := ""
