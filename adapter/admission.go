@@ -21,6 +21,7 @@ type admission struct {
 	ref       sessionRef
 	sessionID string
 	token     string      // Authorization, as the chain saw it
+	visitor   visitorLink // where nobody is named by anything
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
 	seen      uint64      // saves of sessions before the chain ran
@@ -38,6 +39,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys
+		adm.hang(p)
 		var err error
 		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
 			return err
@@ -78,11 +80,17 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
 	adm.shake = adm.shake.answered(req, adm.answer)
+	adm.hang(p)
+	adm.bind(req)
+	s.link(adm, req)
+	return adm
+}
+
+// hang notes the session that the pass has found.
+func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
 		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
 	}
-	adm.bind(req)
-	return adm
 }
 
 // showCredentials moves the credentials of a request to where middlewares look,
@@ -91,7 +99,9 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 func (s *Server) showCredentials(c *gin.Context) *Error {
 	sh, e := s.moveCredentials(c.Request)
 	c.Request = sh.req
-	c.Set(subprotocolKey, sh.subprotocol)
+	if sh.subprotocol != "" {
+		c.Set(subprotocolKey, sh.subprotocol)
+	}
 	return e
 }
 
@@ -114,7 +124,7 @@ func answerHeaders(c *gin.Context, p *pass) http.Header {
 
 // take gives a socket what its handshake has found.
 func (s *Socket) take(adm *admission) {
-	s.mount, s.keys, s.ref = adm.mount, adm.keys, adm.ref
+	s.mount, s.keys = adm.mount, adm.keys
 	s.shake.Store(adm.shake)
 	s.identity.Store(adm.identity)
 }

@@ -132,8 +132,9 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 		return nil, p.refused()
 	}
 	now.identity, now.keys = p.identity, p.keys
-	if l := p.session(); l != nil {
-		now.sessionID, now.ref = l.id, sessionRef{l.store, l.name}
+	now.hang(p)
+	if now.isNobody() {
+		now.visitor = visitorOf(like)
 	}
 	now.bind(like)
 	return now, nil

@@ -12,9 +12,15 @@ func (s *Server) stick(answer http.Header, r *http.Request, sid string) {
 	if s.cfg.Cookie == "" {
 		return
 	}
-	c := http.Cookie{
-		Name:     s.cfg.Cookie,
-		Value:    sid,
+	answer.Add("Set-Cookie", ownCookie(r, s.cfg.Cookie, sid).String())
+}
+
+// ownCookie is a cookie of the adapter's, for the answer to r. It ends with the
+// browser.
+func ownCookie(r *http.Request, name, value string) *http.Cookie {
+	return &http.Cookie{
+		Name:     name,
+		Value:    value,
 		Path:     "/",
 		HttpOnly: true,
 		SameSite: http.SameSiteLaxMode,
@@ -22,5 +28,4 @@ func (s *Server) stick(answer http.Header, r *http.Request, sid string) {
 		// himself.
 		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
 	}
-	answer.Add("Set-Cookie", c.String())
 }

@@ -115,7 +115,7 @@ func (s *Socket) askWith(token string, adm *admission) error {
 	if e != nil {
 		return e
 	}
-	s.keys, s.ref = now.keys, now.ref
+	s.keys = now.keys
 	s.shake.Store(now.shake)
 	s.adopt(now.identity, false)
 	srv.follow.add(s, now)

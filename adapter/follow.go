@@ -32,6 +32,7 @@ type follower struct {
 	mu       sync.Mutex
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
+	visitors map[visitorLink][]*Socket
 	saves    uint64                 // counts session saves, for handshakes in flight
 	queue    []*binding             // wait for a runner
 	runners  int
@@ -48,6 +49,7 @@ type binding struct {
 	f         *follower
 	key       string
 	sessionID string
+	visitor   visitorLink // of the one socket, where it is nobody's
 	timer     engine.Timer
 	next      *binding // of the same session
 	sockets   []*Socket
@@ -71,11 +73,15 @@ func (adm *admission) bind(r *http.Request) {
 		return
 	}
 	h := sha256.New()
-	query := r.URL.Query()
-	for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
-		query.Del(k) // the protocol's own
+	query := ""
+	if r.URL.RawQuery != "" {
+		values := r.URL.Query()
+		for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
+			values.Del(k) // the protocol's own
+		}
+		query = values.Encode()
 	}
-	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query.Encode(), withoutPort(r.RemoteAddr))
+	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr))
 	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
 	h.Write(headers)
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -97,12 +103,23 @@ func (f *follower) close() {
 // one may have changed between then and now, and is looked at again.
 func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
-	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	b := f.hangLocked(s, adm)
 	changed := f.saves != adm.seen
 	f.mu.Unlock()
 	if changed {
 		f.trigger(b)
 	}
+}
+
+// hangLocked binds s to what adm has found.
+func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
+	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	s.ref = adm.ref
+	if adm.visitor != "" {
+		b.visitor = adm.visitor
+		f.visitors[adm.visitor] = append(f.visitors[adm.visitor], s)
+	}
+	return b
 }
 
 func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
@@ -144,6 +161,12 @@ func (f *follower) unbindLocked(s *Socket) {
 		return
 	}
 	s.binding = nil
+	if b.visitor != "" {
+		f.visitors[b.visitor] = slices.DeleteFunc(f.visitors[b.visitor], func(other *Socket) bool { return other == s })
+		if len(f.visitors[b.visitor]) == 0 {
+			delete(f.visitors, b.visitor)
+		}
+	}
 	for i, other := range b.sockets {
 		if other == s {
 			last := len(b.sockets) - 1
@@ -263,7 +286,7 @@ func (f *follower) rebind(s *Socket, adm *admission) {
 	}
 	s.shake.Store(adm.shake)
 	f.unbindLocked(s)
-	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	b := f.hangLocked(s, adm)
 	f.mu.Unlock()
 	f.trigger(b)
 }

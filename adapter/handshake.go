@@ -56,7 +56,10 @@ func record(r *http.Request, answer http.Header) (*Handshake, error) {
 		b.WriteString(part)
 	}
 	// In order, so that equal requests are equal bytes: see admission.bind.
-	for _, k := range slices.Sorted(maps.Keys(r.Header)) {
+	var few [32]string
+	names := slices.AppendSeq(few[:0], maps.Keys(r.Header))
+	slices.Sort(names)
+	for _, k := range names {
 		switch http.CanonicalHeaderKey(k) {
 		case "Cookie", "Host": // kept apart
 			continue
@@ -91,16 +94,24 @@ func record(r *http.Request, answer http.Header) (*Handshake, error) {
 
 // isLine reports whether the values can stand in one line of a request's head.
 func isLine(values ...string) bool {
-	return !slices.ContainsFunc(values, func(v string) bool {
-		return strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
-	})
+	for _, v := range values {
+		for i := range len(v) {
+			if c := v[i]; c < ' ' && c != '\t' || c == 0x7f {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // isToken reports whether name is one by RFC 9110, section 5.6.2.
 func isToken(name string) bool {
-	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
-		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
-	})
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return name != ""
 }
 
 // Request returns the handshake as a new request with ctx, its cookies as they

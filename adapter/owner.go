@@ -62,7 +62,8 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, change func(http
 		}
 	default:
 		// Somebody where nobody was: only who has logged in right there.
-		if was.sessionID == "" || conn.srv.ended.successor(was.sessionID) != now.sessionID || !was.shake.samePeer(from) {
+		there := was.sessionID == now.sessionID || conn.srv.ended.successor(was.sessionID) == now.sessionID
+		if was.sessionID == "" || !there || !was.shake.samePeer(from) {
 			return false
 		}
 	}

@@ -108,10 +108,9 @@ func (p *plainConn) send(frames []engine.Frame, volatile bool) error {
 }
 
 func (p *plainConn) connected() {
-	b := engine.NewBuilder(64)
-	b.Append(func(dst []byte) []byte {
-		return plain.AppendEvent(dst, plain.Connect, fmt.Appendf(nil, `{"sid":%q}`, p.socket.id), nil)
-	})
+	data := `{"sid":"` + p.socket.id + `"}` // base32
+	b := engine.NewBuilder(len(data) + 32)
+	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, plain.Connect, []byte(data), nil) })
 	_ = p.conn.Send(b.Text())
 }
 

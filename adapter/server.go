@@ -97,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.lobby.wheel = s.eng.Wheel()
-	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding)}
+	s.follow = follower{srv: s, began: time.Now(), bindings: make(map[string]*binding), visitors: make(map[visitorLink][]*Socket)}
 	s.Namespace = s.Of("/")
 	if cfg.Backplane != nil {
 		if err := s.joinCluster(cfg.Backplane); err != nil {
@@ -359,6 +359,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 			return err
 		}
 		sock.take(adm)
+		sock.ref, sock.sessionID = adm.ref, adm.sessionID // guards may ask for the session
 		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: adm.identity}, sock)
 	})
 	if adm == nil {

@@ -39,7 +39,7 @@ func (s *Socket) Session() *Session { return &Session{s.ns.srv, s} }
 
 // load fetches the session as it is now.
 func (h *Session) load(ctx context.Context) (*gsessions.Session, *http.Request, error) {
-	ref, id := h.s.ref, h.s.SessionID()
+	ref, id := h.s.session()
 	if ref.store == nil || id == "" {
 		return nil, nil, ErrNoSession
 	}
@@ -77,7 +77,7 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // fails nothing is saved. f must not use the session otherwise, or it waits for
 // itself until ctx is done.
 func (h *Session) Update(ctx context.Context, f func(Values) error) error {
-	ref, id := h.s.ref, h.s.SessionID()
+	ref, id := h.s.session()
 	if ref.store == nil || id == "" {
 		return ErrNoSession
 	}
@@ -138,9 +138,9 @@ func gorillaSession(c *gin.Context) (*gsessions.Session, *store, error) {
 // session can have been planted by somebody else. LoggedIn reads UserID and
 // Provider back. The old session is ended, and its open sockets follow to the
 // new one: those of nobody become id's, those of another user are closed, and
-// so are those that were opened from another network address than c's. A socket
-// whose visitor had no session yet when it connected hangs on none, and follows
-// nothing.
+// so are those that were opened from another network address than c's. The
+// sockets of a visitor who had no session yet when they connected are found by a
+// cookie that they got then.
 //
 // In a replay Login fails: nobody would get the new session's cookie.
 //
@@ -195,6 +195,10 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
 	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	if _, err := c.Request.Cookie(visitorCookie); err == nil {
+		s.followVisitor(c.Request, l)
+		unlink(c)
+	}
 	return nil
 }
 

@@ -78,6 +78,14 @@ func (s *Socket) SessionID() string {
 	return s.sessionID
 }
 
+// session returns where the socket's session is kept, and its id.
+func (s *Socket) session() (sessionRef, string) {
+	f := &s.ns.srv.follow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return s.ref, s.sessionID
+}
+
 // Handshake returns the first request of the connection.
 func (s *Socket) Handshake() *Handshake { return s.shake.Load() }
 

@@ -49,27 +49,23 @@ type client struct {
 	used int // bytes of br that the last frame took
 }
 
-// dial opens a connection. It ends with ctx's deadline.
-func dial(ctx context.Context, addr, path, cookie string) (*client, error) {
+// dial opens a connection for shake. It ends with ctx's deadline.
+func dial(ctx context.Context, addr string) (*client, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{nc: nc, br: bufio.NewReaderSize(nc, clientBuffer)}
-	if err := c.shake(ctx, addr, path, cookie); err != nil {
-		_ = nc.Close()
-		return nil, fmt.Errorf("handshake: %w", err)
-	}
-	return c, nil
-}
-
-func (c *client) shake(ctx context.Context, addr, path, cookie string) error {
 	if t, ok := ctx.Deadline(); ok {
-		if err := c.nc.SetDeadline(t); err != nil {
-			return err
+		if err := nc.SetDeadline(t); err != nil {
+			_ = nc.Close()
+			return nil, err
 		}
 	}
+	return &client{nc: nc, br: bufio.NewReaderSize(nc, clientBuffer)}, nil
+}
+
+func (c *client) shake(addr, path, cookie string) error {
 	if cookie != "" {
 		cookie = "Cookie: " + cookie + "\r\n"
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -107,7 +108,11 @@ func newGorilla(o gorillaOptions) http.Handler {
 		r.Use(sessions.Sessions(cookieName, memstore.NewStore(sessionKey)))
 		r.POST("/login/:user", func(c *gin.Context) {
 			s := sessions.Default(c)
+			// As much as the adapter's Login keeps: the cost of a session is that
+			// of its values.
 			s.Set("user", c.Param("user"))
+			s.Set("provider", "bench")
+			s.Set("at", strconv.FormatInt(time.Now().UnixNano(), 10))
 			if err := s.Save(); err != nil {
 				_ = c.AbortWithError(http.StatusInternalServerError, err)
 				return

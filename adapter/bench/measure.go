@@ -115,21 +115,32 @@ func (l *load) login(ctx context.Context, n int) error {
 
 // open dials as connection number i.
 func (l *load) open(ctx context.Context, i int) (*client, error) {
+	c, err := dial(ctx, l.p.addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.shake(c, i); err != nil {
+		_ = c.nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// shake makes c connection number i.
+func (l *load) shake(c *client, i int) error {
 	cookie := ""
 	if len(l.cookies) > 0 {
 		cookie = l.cookies[i%len(l.cookies)]
 	}
-	c, err := dial(ctx, l.p.addr, l.s.path, cookie)
-	if err != nil {
-		return nil, err
+	if err := c.shake(l.p.addr, l.s.path, cookie); err != nil {
+		return fmt.Errorf("handshake: %w", err)
 	}
 	if l.s.greets {
 		if _, err := c.next(); err != nil {
-			_ = c.nc.Close()
-			return nil, fmt.Errorf("wait for the first frame: %w", err)
+			return fmt.Errorf("wait for the first frame: %w", err)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (l *load) openAll(ctx context.Context, n int) ([]*client, error) {

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"math"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +62,8 @@ type Conn struct {
 	beat Timer
 	ping Frame // what a heartbeat sends; none means a WebSocket ping
 
+	answer Frame // to the handshake, until Start
+
 	// Owned by the one goroutine that reads at a time.
 	br       bufio.Reader
 	loan     *bufio.Reader // whose memory br uses; nil while idle
@@ -106,15 +110,27 @@ func (c *Conn) attach(ws *websocket.Conn, h Handler) {
 	c.e.conns.Add(1)
 }
 
-// Start begins to read and to ping. A connection that was closed before is
-// started all the same: it still has a close frame to exchange.
+// Start answers the handshake, with what was sent since in the same write, and
+// begins to read and to ping. A connection that was closed before is started all
+// the same: it still has a close frame to exchange.
 func (c *Conn) Start() {
 	c.mu.Lock()
 	if !c.closed {
 		// Under the lock, so that Close sets its own deadline after this one.
 		c.e.wheel.Set(&c.beat, time.Now().Add(c.e.firstBeat(c.dialect)), c)
 	}
+	c.out = slices.Insert(c.out, 0, c.answer)
+	c.outBytes += c.answer.Len()
+	c.answer = Frame{}
+	small := c.outBytes <= chunkSize
 	c.mu.Unlock()
+	if _, tcp := c.nc.(*net.TCPConn); tcp && small {
+		// The kernel has room for as much on a new connection, so it does not
+		// wait for the peer, and no worker has to be woken.
+		c.flushSome(1)
+	} else {
+		c.e.workers.run((*flushTask)(c))
+	}
 	if c.poll.init(c) {
 		c.idle()
 		return
@@ -239,8 +255,11 @@ var gathers = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); retur
 
 // flush writes until the queue is empty. Frames that wait together leave in
 // one write: four frames in one write cost what one costs.
-func (c *Conn) flush() {
-	for {
+func (c *Conn) flush() { c.flushSome(math.MaxInt) }
+
+// flushSome leaves what still waits after so many writes to a worker.
+func (c *Conn) flushSome(writes int) {
+	for ; ; writes-- {
 		c.mu.Lock()
 		if len(c.out) == 0 {
 			c.writing = false
@@ -250,6 +269,11 @@ func (c *Conn) flush() {
 			if done {
 				c.linger()
 			}
+			return
+		}
+		if writes == 0 {
+			c.mu.Unlock()
+			c.e.workers.run((*flushTask)(c))
 			return
 		}
 		var one Frame

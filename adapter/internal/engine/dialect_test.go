@@ -47,10 +47,13 @@ func open3(t *testing.T, d Dialect) (*Session, *peer, *events) {
 	shaken := make(chan error, 1)
 	go func() { shaken <- p.shake() }()
 	s, err := e.OpenWebSocket(&pipeWriter{header: http.Header{}, nc: here}, request(t, handshake), nil, d, h)
-	if err := errors.Join(err, <-shaken); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	s.Start()
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = there.Close()
 		s.Close(Cause{})

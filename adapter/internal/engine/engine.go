@@ -91,10 +91,10 @@ func (e *Engine) putChunk(b *[]byte) { e.chunks.Put(b) }
 // WebSocket, or wrongly. Nothing has been written then.
 var ErrNotWebSocket = errors.New("engine: not a WebSocket handshake")
 
-// Upgrade answers r with 101 and the given headers, and returns the connection,
-// whose events go to handler. It reads nothing until Start. After an error that
-// is not ErrNotWebSocket the connection below is closed and nothing can be
-// written any more.
+// Upgrade makes the connection of r a WebSocket, whose events go to handler. The
+// 101 with the given headers is written, and the first byte read, by Start, which
+// has to be called. After an error that is not ErrNotWebSocket the connection
+// below is closed and nothing can be written any more.
 func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Header, handler Handler) (*Conn, error) {
 	h := &hijack{ResponseWriter: w, e: e}
 	deflate := false
@@ -102,9 +102,8 @@ func (e *Engine) Upgrade(w http.ResponseWriter, r *http.Request, header http.Hea
 		r, deflate = offered(r)
 	}
 	up := websocket.Upgrader{
-		HandshakeTimeout: closeTimeout,
-		WriteBufferPool:  &e.writeBufs,
-		WriteBufferSize:  1, // gorilla writes no data here, see Conn
+		WriteBufferPool: &e.writeBufs,
+		WriteBufferSize: 1, // gorilla writes no data here, see Conn
 
 		EnableCompression: deflate,
 		// The caller has checked the origin, before anything else.

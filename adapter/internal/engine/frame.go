@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync"
 	"unicode/utf8"
@@ -33,6 +34,9 @@ type frame struct {
 	once  sync.Once
 	small []byte // the same compressed, see deflated
 }
+
+// verbatim makes a Frame of bytes that are not one.
+func verbatim(wire []byte) Frame { return Frame{&frame{wire: bytes.Clone(wire), raw: true}} }
 
 // Uncompressed marks the message as one that is not to be compressed, and
 // returns it. It is called before the frame is sent.

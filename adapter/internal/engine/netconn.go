@@ -61,13 +61,15 @@ func (c *Conn) readOn(p []byte) (int, error) {
 	return m, err
 }
 
-// Write sends the answer to the handshake. What gorilla writes later is the
-// close frame for a protocol error, from within a read: readFailed closes with
-// its status, since one writer owns every byte.
+// Write takes the answer to the handshake, which leaves with the first frames:
+// see Start. What gorilla writes later is the close frame for a protocol error,
+// from within a read: readFailed closes with its status, since one writer owns
+// every byte.
 func (n *netConn) Write(p []byte) (int, error) {
 	c := (*Conn)(n)
 	if c.ws == nil {
-		return c.nc.Write(p)
+		c.answer, c.writing = verbatim(p), true
+		return len(p), nil
 	}
 	if len(p) >= 4 && p[0] == 0x80|opClose {
 		c.protest = &Cause{
@@ -86,12 +88,6 @@ func (n *netConn) RemoteAddr() net.Addr              { return n.nc.RemoteAddr() 
 func (n *netConn) SetDeadline(t time.Time) error     { return n.nc.SetDeadline(t) }
 func (n *netConn) SetReadDeadline(t time.Time) error { return n.nc.SetReadDeadline(t) }
 
-// SetWriteDeadline bounds the answer to the handshake. Later it does nothing:
-// gorilla would set a deadline for each control frame it believes to write,
-// and the heartbeat bounds a write that is stuck.
-func (n *netConn) SetWriteDeadline(t time.Time) error {
-	if n.ws == nil {
-		return n.nc.SetWriteDeadline(t)
-	}
-	return nil
-}
+// SetWriteDeadline does nothing: gorilla would set a deadline for each control
+// frame it believes to write, and the heartbeat bounds a write that is stuck.
+func (n *netConn) SetWriteDeadline(time.Time) error { return nil }

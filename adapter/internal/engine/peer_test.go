@@ -358,10 +358,13 @@ func dialWith(t testing.TB, e *Engine, h Handler, head string, wrap func(net.Con
 	shaken := make(chan error, 1)
 	go func() { shaken <- p.shake() }()
 	c, err := e.Upgrade(&pipeWriter{header: http.Header{}, nc: wrap(here)}, request(t, head), nil, h)
-	if err := errors.Join(err, <-shaken); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	c.Start()
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = there.Close()
 		c.Close(Cause{})

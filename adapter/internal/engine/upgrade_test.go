@@ -61,18 +61,59 @@ func TestUpgradeRefusesEarlyData(t *testing.T) {
 	newPeer(t, there).wantEnd()
 }
 
-// A peer that does not read the answer holds the handshake up, not for ever.
+// A peer that does not read the answer holds nobody up, and is not waited for for
+// ever.
 func TestUpgradeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
-		start := time.Now()
-		c, err := engineFor(t, usual).Upgrade(&pipeWriter{nc: here}, request(t, handshake), nil, newEvents())
-		if c != nil || err == nil || errors.Is(err, ErrNotWebSocket) {
-			t.Errorf("Upgrade = %v, %v; want an error after which nothing can be written", c, err)
+		h := newEvents()
+		c, err := engineFor(t, usual).Upgrade(&pipeWriter{header: http.Header{}, nc: here}, request(t, handshake), nil, h)
+		if err != nil {
+			t.Fatal(err)
 		}
-		within(t, "the end of the handshake", start, closeTimeout, 0)
+		start := time.Now()
+		c.Start()
+		within(t, "Start", start, 0, 0)
+		time.Sleep(usual.PingInterval + usual.PingTimeout + 2*tick)
+		if got := h.cause(t); got.Reason != ReasonPingTimeout {
+			t.Errorf("Closed(%+v), want %s", got, ReasonPingTimeout)
+		}
 		newPeer(t, there).wantEnd()
 	})
+}
+
+// The answer to the handshake and the first frames leave in one write.
+func TestAnswerLeavesWithTheFirstFrames(t *testing.T) {
+	here, there := net.Pipe()
+	m := &meter{here, make(chan int, 10)}
+	p := newPeer(t, there)
+	shaken := make(chan error, 1)
+	go func() { shaken <- p.shake() }()
+	c, err := engineFor(t, usual).Upgrade(&pipeWriter{header: http.Header{}, nc: m}, request(t, handshake), nil, newEvents())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = there.Close()
+		c.Close(Cause{})
+	})
+	for _, s := range []string{"first", "second"} {
+		if err := c.Send(text(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(m.sizes) != 0 {
+		t.Error("something was written before Start")
+	}
+	c.Start()
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
+	p.want(opText, "first")
+	p.want(opText, "second")
+	if n := len(m.sizes); n != 1 {
+		t.Errorf("%d writes, want 1", n)
+	}
 }
 
 // A real client and a real server: headers, subprotocol, echo, goodbye. The
