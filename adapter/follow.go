@@ -33,8 +33,8 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
-	saves    uint64                 // counts session saves, for handshakes in flight
-	queue    []*binding             // wait for a runner
+	saves    uint64     // counts session saves, for handshakes in flight
+	queue    []*binding // wait for a runner
 	runners  int
 	closed   bool
 }

@@ -245,6 +245,34 @@ func TestSecurityCookieTossing(t *testing.T) {
 	}
 }
 
+// TestSecurityPlantedVisitor: over https, a neighbour's page cannot have a login
+// take the attacker's socket along, not even from the same address, as behind a
+// proxy that does not tell addresses: it can plant no cookie with the prefix.
+func TestSecurityPlantedVisitor(t *testing.T) {
+	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) { s.Server.AllowAnonymous() })
+	visit := func() (c *adaptertest.Conn, link string) {
+		c, resp, err := s.NewBrowser(t, "").TryDial(ws, http.Header{"X-Forwarded-Proto": {"https"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := resp.Cookies()
+		if len(set) != 1 || set[0].Name != "__Host-usher-visitor" || !set[0].Secure || set[0].Path != "/" || set[0].Domain != "" {
+			t.Fatalf("Set-Cookie %v, want one that only the host can set", set)
+		}
+		return c, set[0].Value
+	}
+	foreign, planted := visit()
+	own, link := visit()
+	header := http.Header{"X-Forwarded-Proto": {"https"}, "Cookie": {"usher-visitor=" + planted + "; __Host-usher-visitor=" + link}}
+	if resp, body := send(t, s.NewBrowser(t, ""), "POST", "/login?user=bob", "", header); resp.StatusCode != http.StatusOK {
+		t.Fatalf("login: %s %s", resp.Status, body)
+	}
+	become(t, own, "bob")
+	if f := foreign.Call("me", nil); string(f.Data) != `""` {
+		t.Errorf("the attacker's socket is that of %s", f.Data)
+	}
+}
+
 // TestSecurityForgedCookie: whatever a cookie has become on its way, or was from
 // the beginning, it opens no session but its own.
 func TestSecurityForgedCookie(t *testing.T) {

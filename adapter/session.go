@@ -195,7 +195,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
 	s.followLogin(c.Request, old, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
-	if _, err := c.Request.Cookie(visitorCookie); err == nil {
+	if _, err := c.Request.Cookie(visitorName(c.Request)); err == nil {
 		s.followVisitor(c.Request, l)
 		unlink(c)
 	}
