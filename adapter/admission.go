@@ -67,6 +67,11 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 			return nil
 		}
 	}
+	if e := s.checkRivals(req, adm); e != nil {
+		n.turnAway(req, e)
+		s.refuse(c, e)
+		return nil
+	}
 	if s.takes(inAuth) || s.takes(inFirstMessage) {
 		adm.address = m.address(c)
 	}

@@ -240,13 +240,16 @@ func (c Config) withDefaults() (Config, error) {
 
 // parseOrigin checks and normalises one origin: RFC 6454, sections 4 and 6.2.
 func parseOrigin(o string) (string, error) {
-	if o == "*" {
+	if strings.Contains(o, "*") {
 		return "", errors.New(`"*" would let every page on the web open sockets as whoever visits it; list the origins you serve`)
 	}
 	u, err := url.Parse(o)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
 		u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fmt.Errorf("expected scheme://host[:port], got %q", o)
+	}
+	if !isASCII(u.Host) {
+		return "", fmt.Errorf("expected the host in punycode (xn--…), as browsers send it, got %q", o)
 	}
 	return u.Scheme + "://" + canonicalHost(u.Scheme, u.Host), nil
 }

@@ -24,8 +24,13 @@ func ownCookie(r *http.Request, name, value string) *http.Cookie {
 		Path:     "/",
 		HttpOnly: true,
 		SameSite: http.SameSiteLaxMode,
-		// Whoever makes the header up keeps nothing but his own cookie from
-		// himself.
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+		Secure:   overTLS(r),
 	}
+}
+
+// overTLS reports whether the client has sent r over TLS, here or to a proxy.
+// Whoever makes the header up keeps nothing but his own cookie from himself.
+func overTLS(r *http.Request) bool {
+	proto := r.Header.Get("X-Forwarded-Proto")
+	return r.TLS != nil || strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
 }

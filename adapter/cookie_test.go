@@ -64,7 +64,7 @@ func wantCookie(t *testing.T, handshake string, h http.Header, attributes string
 		SID string `json:"sid"`
 	}
 	unmarshal(t, strings.TrimPrefix(handshake, "0"), &open)
-	set := slices.DeleteFunc(h["Set-Cookie"], func(c string) bool { return strings.HasPrefix(c, "usher-visitor=") })
+	set := slices.DeleteFunc(h["Set-Cookie"], func(c string) bool { return strings.HasPrefix(strings.TrimPrefix(c, "__Host-"), "usher-visitor=") })
 	if got, want := strings.Join(set, ", "), "io="+open.SID+attributes; got != want {
 		t.Errorf("Set-Cookie: %s, want %s", got, want)
 	}

@@ -124,7 +124,7 @@ type shown struct {
 func (s *Server) moveCredentials(r *http.Request) (shown, *Error) {
 	m := mover{req: r}
 	header := r.Header.Get("Authorization")
-	if token, ok := cutBearer(header); ok && !strings.HasPrefix(header, "Bearer ") {
+	if token, ok := cutBearer(header); ok && header != "Bearer "+token {
 		m.headers().Set("Authorization", "Bearer "+token)
 	}
 	var wrong *Error

@@ -114,8 +114,13 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 // protocolError answers as the protocol says: the client shows the message.
 func protocolError(c *gin.Context, e *eio.Error) {
 	c.Abort()
+	noSniff(c)
 	c.Data(e.Status(), "application/json", e.JSON())
 }
+
+// noSniff keeps browsers from running what somebody has written as a script,
+// which they do with text/plain otherwise.
+func noSniff(c *gin.Context) { c.Header("X-Content-Type-Options", "nosniff") }
 
 // upgrade lets a WebSocket take over from the polls.
 func (conn *sioConn) upgrade(c *gin.Context, m *mount, d engine.Dialect) {
@@ -250,8 +255,21 @@ func holdOn(c *gin.Context) (done func()) {
 	}
 }
 
+// hurry gives a body as long to arrive as a client may be silent, unless
+// http.Server has set a limit: a byte now and then would hold a goroutine for
+// ever, whatever becomes of the session.
+func hurry(c *gin.Context, patience time.Duration) (received func()) {
+	if server, _ := c.Request.Context().Value(http.ServerContextKey).(*http.Server); server != nil && server.ReadTimeout > 0 {
+		return func() {}
+	}
+	rc := http.NewResponseController(c.MustGet(bareWriter).(gin.ResponseWriter))
+	_ = rc.SetReadDeadline(time.Now().Add(patience))
+	return func() { _ = rc.SetReadDeadline(time.Time{}) }
+}
+
 func (s *Server) writePoll(c *gin.Context, d engine.Dialect, frames []engine.Frame) {
 	c.Header("Cache-Control", "no-store")
+	noSniff(c)
 	kind := "text/plain; charset=UTF-8"
 	body, binary := d.AppendPoll(nil, frames)
 	if binary {
@@ -280,7 +298,9 @@ func (conn *sioConn) post(c *gin.Context) {
 	if conn.waits.Load() != nil {
 		limit = pendingInput
 	}
+	received := hurry(c, conn.srv.cfg.PingInterval+conn.srv.cfg.PingTimeout)
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	received()
 	if err != nil {
 		if c.Writer.Written() {
 			// A middleware that bounds the body has answered already.
@@ -315,5 +335,6 @@ func (conn *sioConn) post(c *gin.Context) {
 		return
 	}
 	c.Header("Cache-Control", "no-store")
+	noSniff(c)
 	c.Data(http.StatusOK, "text/html", []byte("ok"))
 }

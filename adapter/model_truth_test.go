@@ -885,9 +885,9 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 		}
 	}
 	bound := t.cfg.revalidate + t.cfg.revalidate/10 + modelGrain + modelSlack
-	if t.lastBusy.After(good) || t.busy > 0 {
+	if !t.lastBusy.Before(good) || t.busy > 0 {
 		stale := max(t.cfg.maxStale, 0)
-		if t.lastHeld.After(good) {
+		if !t.lastHeld.Before(good) {
 			stale += modelTimeout // before it is known that it hangs
 		}
 		bound += stale + 2*modelGrain + modelSlack

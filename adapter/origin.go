@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // checkOrigin is asked for every request, before anything else. No Gin
@@ -51,9 +52,8 @@ func (s *Server) allows(origin, host string, tls bool) bool {
 		return true
 	}
 	u, err := url.Parse(origin)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" ||
-		u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
-		return false // "null" and everything that is no origin
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || len(origin) != len(u.Scheme+"://"+u.Host) || !isASCII(origin) {
+		return false // "null" and everything that is no origin: RFC 6454, section 6.2
 	}
 	if len(s.cfg.Origins) > 0 {
 		return slices.Contains(s.cfg.Origins, u.Scheme+"://"+canonicalHost(u.Scheme, u.Host))
@@ -64,6 +64,13 @@ func (s *Server) allows(origin, host string, tls bool) bool {
 	// Behind a proxy that ends TLS the request's scheme is unknown here, so the
 	// host is compared under the origin's scheme.
 	return canonicalHost(u.Scheme, u.Host) == canonicalHost(u.Scheme, host)
+}
+
+// isASCII reports whether s is an origin's text as browsers write it, with
+// international names in punycode. Anything else must not come near ToLower: it
+// makes a k of the Kelvin sign.
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c >= utf8.RuneSelf })
 }
 
 // same is allows for what most browsers send: no need to take it apart.

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"crypto/subtle"
 	"math"
 	"net/http"
 	"slices"
@@ -48,7 +49,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 		return true // there is no credential of the handshake, only those of sockets
 	case cookies == "" && adm.shake.cookies != "":
 		return false
-	case (token == "" || token == adm.token) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
+	case (token == "" || sameSecret(token, adm.token)) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
 		return true
 	}
 	return conn.rebind(r, adm, set, func(h http.Header) {
@@ -144,7 +145,7 @@ func joinCookies(r *http.Request) string { return strings.Join(r.Header.Values("
 
 // sameCookies reports whether two Cookie headers say the same, in any order.
 func sameCookies(a, b string) bool {
-	if a == b {
+	if sameSecret(a, b) {
 		return true
 	}
 	split := func(header string) (cookies []string) {
@@ -156,5 +157,10 @@ func sameCookies(a, b string) bool {
 		slices.Sort(cookies)
 		return cookies
 	}
-	return slices.Equal(split(a), split(b))
+	return sameSecret(strings.Join(split(a), ";"), strings.Join(split(b), ";"))
+}
+
+// sameSecret compares without telling by its duration how much is right.
+func sameSecret(a, b string) bool {
+	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }

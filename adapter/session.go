@@ -16,7 +16,8 @@ import (
 )
 
 // Values are what a session holds. Keys and values are what the store can
-// carry; strings always are.
+// carry; strings always are. Keys that begin with "usher." are the adapter's own:
+// whatever changes them is not saved.
 type Values map[any]any
 
 // A Session is a socket's hold on the session of its handshake. It keeps no
@@ -113,6 +114,9 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	if err := f(values); err != nil {
 		return err
 	}
+	if err := checkOwn(got.Values, values); err != nil {
+		return err
+	}
 	got.Values = values
 	if _, err := h.save(r, id, got); err != nil {
 		return err
@@ -188,7 +192,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		}
 	}
 	old := sessionID(session)
-	l, _ := c.Request.Context().Value(loadedKey{st, session.Name()}).(*loaded)
+	l := loadedOf(c.Request.Context(), st, session.Name())
 	if l == nil {
 		// Loaded through a request that c has since replaced by a copy.
 		l = &loaded{store: st, name: session.Name(), usual: *session.Options}
@@ -249,7 +253,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	for _, from := range ended {
 		s.followLogin(c.Request, from, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
 	}
-	if _, err := c.Request.Cookie(visitorCookie); err == nil {
+	if _, err := c.Request.Cookie(visitorName(c.Request)); err == nil {
 		s.followVisitor(c.Request, l)
 		unlink(c)
 	}
@@ -262,9 +266,13 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 // LoggedIn returns what Login stored: UserID, Provider and SessionID. Most
 // functions given to Identify begin with it and add User and Roles.
 func LoggedIn(c *gin.Context) (id Identity, ok bool) {
-	session, _, err := gorillaSession(c)
+	session, st, err := gorillaSession(c)
 	if err != nil {
 		return Identity{}, false
+	}
+	l := loadedOf(c.Request.Context(), st, session.Name())
+	if l != nil && checkOwn(l.base, session.Values) != nil {
+		return Identity{}, false // somebody else than Login has written there
 	}
 	id.UserID, _ = session.Values[keyUser].(string)
 	id.Provider, _ = session.Values[keyProvider].(string)

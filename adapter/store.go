@@ -19,8 +19,8 @@ import (
 	gsessions "github.com/gorilla/sessions"
 )
 
-// Keys of session values that the adapter keeps. They are strings, which every
-// store and codec can carry.
+// Keys of session values that the adapter keeps; see ownPrefix. They are strings,
+// which every store and codec can carry.
 const (
 	keyID       = "usher.id" // the id of sessions whose store gives none
 	keyUser     = "usher.user"
@@ -75,6 +75,14 @@ type loaded struct {
 	usual  gsessions.Options // that the store gives to its sessions
 }
 
+// values are those as loaded; none where it is not known what was.
+func (l *loaded) values() map[any]any {
+	if l == nil {
+		return nil
+	}
+	return l.base
+}
+
 type loadedKey struct {
 	store *store
 	name  string
@@ -111,7 +119,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
-	if err != nil && !isNobody(err) {
+	if err != nil && !isNobody(err, l.cookie) {
 		v.fail(fmt.Errorf("adapter: load session: %w", err))
 	}
 	if err == nil && session.IsNew && l.cookie != "" {
@@ -160,9 +168,17 @@ func sessionID(s *gsessions.Session) string {
 	return id
 }
 
+// maxCookie is what browsers keep of a cookie (RFC 6265, section 6.1), and what
+// gorilla's codecs decode. Of a longer one they say so in an error that is none
+// of theirs.
+const maxCookie = 4096
+
 // isNobody tells errors that mean "there is no such session" from errors that
 // mean "I could not look".
-func isNobody(err error) bool {
+func isNobody(err error, cookie string) bool {
+	if len(cookie) > maxCookie {
+		return true
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
 		return true
 	}
@@ -182,6 +198,11 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		return nil
 	}
 	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
+	if l == nil || session.ID == "" || session.ID == l.id { // else Login has given it its id, on another copy of r
+		if err := checkOwn(l.values(), session.Values); err != nil {
+			return err
+		}
+	}
 	id := sessionID(session)
 	cleared := ""
 	if id == "" && l != nil && st.inCookie.Load() {
@@ -366,7 +387,7 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 	// As it came: net/http would quote or drop bytes that a store understands.
 	r.Header.Set("Cookie", name+"="+cookie)
 	got, err := st.inner.New(r, name)
-	if err != nil && !isNobody(err) {
+	if err != nil && !isNobody(err, cookie) {
 		return nil, fmt.Errorf("adapter: load session: %w", err)
 	}
 	if got == nil || err != nil {

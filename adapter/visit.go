@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -88,6 +89,26 @@ func (v *visit) session() (found *loaded) {
 		}
 	}
 	return found
+}
+
+// loadedOf returns the session of that name as the request of ctx found it, maybe
+// through another copy of the request; nil if it did not load it.
+func loadedOf(ctx context.Context, st *store, name string) *loaded {
+	if l, ok := ctx.Value(loadedKey{st, name}).(*loaded); ok {
+		return l
+	}
+	v := visitOf(ctx)
+	if v == nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, l := range slices.Backward(v.loaded) {
+		if l.store == st && l.name == name {
+			return l
+		}
+	}
+	return nil
 }
 
 // Replaying reports whether ctx belongs to a replay of the chain, for the rare

@@ -12,13 +12,23 @@ import (
 // tell Login which sockets were opened by the same browser.
 const visitorCookie = "usher-visitor"
 
+// visitorName is the cookie's name with r. Browsers accept the prefix over https
+// from the host itself only, so no page of a neighbour can plant one there
+// (RFC 6265bis, section 4.1.3.2).
+func visitorName(r *http.Request) string {
+	if overTLS(r) {
+		return "__Host-" + visitorCookie
+	}
+	return visitorCookie
+}
+
 // A visitorLink is a value of that cookie: 128 random bits as text.
 type visitorLink string
 
 // visitorOf returns the visitor that a request's cookie names, "" if there is
 // none or it is none of ours.
 func visitorOf(r *http.Request) visitorLink {
-	c, err := r.Cookie(visitorCookie)
+	c, err := r.Cookie(visitorName(r))
 	if err != nil || len(c.Value) != len(randomID()) || !isToken(c.Value) {
 		return ""
 	}
@@ -35,7 +45,7 @@ func (s *Server) link(adm *admission, r *http.Request) {
 		return
 	}
 	adm.visitor = visitorLink(randomID())
-	adm.answer.Add("Set-Cookie", ownCookie(r, visitorCookie, string(adm.visitor)).String())
+	adm.answer.Add("Set-Cookie", ownCookie(r, visitorName(r), string(adm.visitor)).String())
 }
 
 // isNobody reports whether nothing of the request names somebody or could.
@@ -45,7 +55,7 @@ func (adm *admission) isNobody() bool {
 
 // unlink takes the cookie back.
 func unlink(c *gin.Context) {
-	gone := ownCookie(c.Request, visitorCookie, "")
+	gone := ownCookie(c.Request, visitorName(c.Request), "")
 	gone.MaxAge = -1
 	http.SetCookie(c.Writer, gone)
 }
@@ -62,7 +72,7 @@ func (s *Server) followVisitor(r *http.Request, to *loaded) {
 	f.mu.Lock()
 	sockets := slices.Clone(f.visitors[visitor])
 	f.mu.Unlock()
-	cookies := []*http.Cookie{{Name: to.name, Value: to.cookie}, {Name: visitorCookie, MaxAge: -1}} // see unlink
+	cookies := []*http.Cookie{{Name: to.name, Value: to.cookie}, {Name: visitorName(r), MaxAge: -1}} // see unlink
 	for _, sock := range sockets {
 		if sock.Identity() != nil || !sock.shake.Load().samePeer(r) {
 			continue

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -61,6 +62,19 @@ func crossOriginProtection(public *url.URL) (gin.HandlerFunc, error) {
 			})
 		}
 	}, nil
+}
+
+// bodyPatience is how long what a browser posts may take to arrive.
+const bodyPatience = 30 * time.Second
+
+// hurry keeps a body that trickles in from holding its request for ever:
+// http.Server cannot, its limits would end sockets too.
+func hurry(c *gin.Context) {
+	if c.Request.ContentLength == 0 {
+		return
+	}
+	// What cannot be limited is no connection of net/http's.
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyPatience))
 }
 
 // noStore keeps pages with somebody's data out of every cache.

@@ -126,7 +126,7 @@ func New(cfg Config) (http.Handler, error) {
 	// their own format: they are mounted above what is only for pages.
 	engine.Use(s.logRequest, s.recoverPanic)
 	cfg.Sockets.Mount(engine)
-	engine.Use(securityHeaders(cfg.PublicURL), s.showErrors, forms)
+	engine.Use(hurry, securityHeaders(cfg.PublicURL), s.showErrors, forms)
 
 	engine.GET("/healthz", s.healthz)
 	engine.HEAD("/healthz", s.healthz)

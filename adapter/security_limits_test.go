@@ -1,0 +1,85 @@
+package adapter_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/gin-usher/usher/adapter"
+)
+
+// TestSecurityDecompressionBomb: what a message inflates to counts, and a body is
+// not inflated at all (CWE-409; RFC 7692, section 8 leaves it to us).
+func TestSecurityDecompressionBomb(t *testing.T) {
+	bomb := bytes.Repeat([]byte(" "), 64<<20) // 64 KiB on the wire
+	s := openSite(t, adapter.Config{Compression: 1024}, nil)
+	for name, path := range map[string]string{"plain": ws, "Socket.IO": "/socket.io/?EIO=4&transport=websocket"} {
+		t.Run(name, func(t *testing.T) {
+			d := websocket.Dialer{EnableCompression: true}
+			c, _, err := d.DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL, "http")+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.WriteMessage(websocket.TextMessage, bomb) // fails if the server hangs up before it is all there
+			for {
+				if _, _, err = c.ReadMessage(); err != nil {
+					break
+				}
+			}
+			if !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+				t.Errorf("closed with %v, want %d", err, websocket.CloseMessageTooBig)
+			}
+		})
+	}
+	t.Run("POST", func(t *testing.T) {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		if _, err := w.Write(append([]byte(`42["echo","`), bomb...)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := s.NewBrowser(t, "")
+		sid := engineOpen(t, b)
+		for _, encoding := range []string{"gzip", "deflate", "gzip, gzip"} {
+			status, body, _ := engineDo(t, b, "POST", enginePath+"&sid="+sid, packed.String(), http.Header{"Content-Encoding": {encoding}})
+			if status != http.StatusBadRequest {
+				t.Errorf("%s: %d %s, want 400: the bytes are no packet", encoding, status, body)
+			}
+		}
+	})
+}
+
+// TestSecuritySlowPost: a body that never ends holds nothing for longer than a
+// client may be silent (slowloris, CWE-400).
+func TestSecuritySlowPost(t *testing.T) {
+	inBubble(t, adapter.Config{}, nil, func(t *testing.T, b *bubble) {
+		sid := b.connected()
+		body, slowly := io.Pipe()
+		began := time.Now()
+		answer := b.send(context.Background(), "POST", sid, body)
+		go func() {
+			for range 1000 { // a byte a second
+				if _, err := slowly.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		p := <-answer
+		_ = body.Close()
+		if took := p.at.Sub(began); p.status == http.StatusOK || took > 46*time.Second {
+			t.Errorf("answered %v after %v, want an error after 45s", p, took)
+		}
+		b.wantUnknown(sid)
+	})
+}
