@@ -823,6 +823,13 @@ func (t *truth) aliveLocked(s *modelSession, k *modelSocket) bool {
 			return false
 		}
 	}
+	for id, before := range t.sessions {
+		// A logout may be about to end what a login has put in its session's place.
+		if slices.ContainsFunc(before.ends, func(e *modelEnd) bool { return e.how == "logout" && e.from <= k.opened }) &&
+			slices.Contains(t.inPlaceLocked(id, k.conn.address, false), s) {
+			return false
+		}
+	}
 	for _, r := range t.revokes {
 		if r.from <= k.opened && t.isOf(r, s) {
 			return false
