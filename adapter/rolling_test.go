@@ -397,7 +397,7 @@ func TestRollingLeavesCookiesAlone(t *testing.T) {
 	var made http.Header
 	remember := func(c *gin.Context) {
 		session := sessions.Default(c)
-		session.Set("usher.user", "alice")
+		session.Set("color", "blue")
 		if err := session.Save(); err != nil {
 			t.Error(err)
 		}
