@@ -120,21 +120,21 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 		s.cluster.tellRevoked(m, r)
 	}
 	s.settle()
-	for _, sock := range s.socketsOf(w) {
+	sockets := s.socketsOf(w)
+	for _, sock := range sockets {
 		sock.close(ReasonRevoked)
-		closed++
 	}
 	s.forgetAway(map[mark]bool{m: true})
 	if w.by == bySession {
 		for _, st := range s.stores {
-			err = errors.Join(err, st.drop(ctx, w.value))
+			err = errors.Join(err, st.drop(ctx, w.value, sockets))
 		}
 		for _, st := range s.tokenStores {
 			err = errors.Join(err, st.drop(ctx, w.value))
 		}
 	}
 	s.ledger.warn("Revoke")
-	return closed, errors.Join(err, s.ledger.write(ctx, endingOf(m, r)))
+	return len(sockets), errors.Join(err, s.ledger.write(ctx, endingOf(m, r)))
 }
 
 // longestLife is how long a session can live in any of the stores.
@@ -223,17 +223,17 @@ func (f *follower) refresh(sockets []*Socket) {
 }
 
 // drop deletes a session by its id, where the store has ids. Some stores find a
-// session by its cookie alone (gorm's does): that of an open socket. Without one
+// session by its cookie alone (gorm's does): that of a socket on it. Without one
 // their row stays, behind its tombstone.
-func (st *store) drop(ctx context.Context, id string) error {
+func (st *store) drop(ctx context.Context, id string, on []*Socket) error {
 	if st.inCookie.Load() {
 		return nil // the tombstone is all there is
 	}
 	r := (&http.Request{Header: make(http.Header)}).WithContext(ctx)
 	name := "session"
-	for _, sock := range st.srv.follow.sockets(id) {
-		if sock.ref.store == st {
-			name = sock.ref.name
+	for _, sock := range on {
+		if ref, _ := sock.session(); ref.store == st {
+			name = ref.name
 			r.Header.Set("Cookie", sock.shake.Load().cookies)
 			break
 		}

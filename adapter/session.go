@@ -243,7 +243,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		// Another login has come in between. The browser has one cookie: two
 		// sessions would leave one, and sockets on it, that no logout ends.
 		life := st.end(earlier, tombstoneLife)
-		if err := st.drop(c.Request.Context(), earlier); err != nil {
+		if err := st.drop(c.Request.Context(), earlier, s.follow.sockets(earlier)); err != nil {
 			life = st.end(earlier, st.sessionLife())
 			s.log.Warn("the session of an earlier login could not be deleted", "error", err)
 		}
