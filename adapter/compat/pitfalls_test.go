@@ -50,6 +50,7 @@ func TestP12TimeoutIsRefused(t *testing.T) { // not parallel: timeout.New writes
 
 // TestP12NaiveTimeoutAnswersAHeldPoll: which is why it is refused.
 func TestP12NaiveTimeoutAnswersAHeldPoll(t *testing.T) {
+	skipRace(t)
 	s := mustSite(t, rowOf(behind(timeout.New(timeout.WithTimeout(time.Second)))), mounting{above: true})
 	sock := s.open(t, polling, "")
 	if _, a := sock.tryNext(); a == nil || a.status != http.StatusRequestTimeout {
