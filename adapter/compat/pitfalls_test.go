@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,6 +146,9 @@ func TestP13NaiveGzipLosesAHeldPoll(t *testing.T) {
 		// The client polls again when the connection is cut, and finds nothing.
 		ctx, cancel := context.WithTimeout(t.Context(), 10*timeout)
 		defer cancel()
+		sent := make(chan struct{})
+		said := sync.OnceFunc(func() { close(sent) })
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { said() }})
 		go func() {
 			resp, err := sock.b.http.Do(sock.b.request(http.MethodGet, sock.path, "").WithContext(ctx))
 			if err == nil {
@@ -151,6 +156,7 @@ func TestP13NaiveGzipLosesAHeldPoll(t *testing.T) {
 			}
 			held <- err
 		}()
+		<-sent
 		<-time.After(2 * timeout)
 		if err := s.srv.Emit("late", "x"); err != nil {
 			t.Fatal(err)
