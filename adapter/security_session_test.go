@@ -95,6 +95,10 @@ func TestSecuritySessionPuzzlingByReservedKeys(t *testing.T) {
 			if f := c.Call("set", map[string]string{"key": "usher.user", "value": "admin"}); f.Error == nil {
 				t.Errorf("a socket's handler saved usher.user: %s", f)
 			}
+			polls := openPolling(t, mallory) // over which cookies can be written too
+			if got := polls.call(mallory, "set", `{"key":"usher.user","value":"admin"}`); !strings.Contains(got, `"error"`) {
+				t.Errorf("a handler of a socket that polls saved usher.user: %s", got)
+			}
 			wantWho(t, mallory, "mallory")
 			mallory.MustPost("/set?key=color&value=blue") // what is the app's is
 		})

@@ -69,6 +69,9 @@ func (h *Session) updateCookie(ctx context.Context, conn *sioConn, id string, f 
 			if err := f(changed); err != nil {
 				return err
 			}
+			if err := checkOwn(base, changed); err != nil {
+				return err
+			}
 			got.Values = maps.Clone(changed)
 		} else {
 			rebase(got.Values, base, changed)
