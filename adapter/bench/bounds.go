@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -151,19 +150,8 @@ func (b bound) measure(ctx context.Context, o options, crowd int, stderr *os.Fil
 	if err != nil {
 		return nil, err
 	}
-	var lost atomic.Int64
-	var readers sync.WaitGroup
-	for _, c := range clients {
-		readers.Go(func() { // somebody has to answer heartbeats
-			for {
-				if _, err := c.next(); err != nil {
-					lost.Add(1)
-					return
-				}
-			}
-		})
-	}
-	defer readers.Wait()
+	lost, wait := attend(clients)
+	defer wait()
 	defer closeAll(clients)
 
 	hc := &http.Client{}

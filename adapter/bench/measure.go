@@ -200,20 +200,8 @@ func (l *load) idle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("idle connections: %w", err)
 	}
-	// Somebody has to answer heartbeats, and to notice a connection that ends.
-	var lost atomic.Int64
-	var readers sync.WaitGroup
-	for _, c := range clients {
-		readers.Go(func() {
-			for {
-				if _, err := c.next(); err != nil {
-					lost.Add(1)
-					return
-				}
-			}
-		})
-	}
-	defer readers.Wait()
+	lost, wait := attend(clients)
+	defer wait()
 	defer closeAll(clients)
 	used, err := l.used(idle, func() error {
 		select {
@@ -254,6 +242,24 @@ func (l *load) idle(ctx context.Context) error {
 		_, err = l.p.ask("heap " + filepath.Join(l.o.memProfile, l.s.name+".pprof"))
 	}
 	return err
+}
+
+// attend answers the heartbeats of clients that are idle, and counts those that
+// end. wait returns when all have.
+func attend(clients []*client) (lost *atomic.Int64, wait func()) {
+	lost = new(atomic.Int64)
+	var readers sync.WaitGroup
+	for _, c := range clients {
+		readers.Go(func() {
+			for {
+				if _, err := c.next(); err != nil {
+					lost.Add(1)
+					return
+				}
+			}
+		})
+	}
+	return lost, readers.Wait
 }
 
 // connects measures opening and closing.
