@@ -365,6 +365,11 @@ func dialWith(t testing.TB, e *Engine, h Handler, head string, wrap func(net.Con
 	if err := <-shaken; err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the answer had been written", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return !c.writing
+	})
 	t.Cleanup(func() {
 		_ = there.Close()
 		c.Close(Cause{})
