@@ -85,6 +85,7 @@ var modelSeeds = []uint64{
 	117256931262260, // a handler began behind its guard after the socket had ended
 	117256931264277,
 	192503622777167, // a handle of a session whose login had been revoked answered
+	235763675518012, // a session of before a login answered with that of after; two logins after a Revoke
 }
 
 func runModelSeed(t *testing.T, seed uint64) (ok bool) {

@@ -923,20 +923,40 @@ func (t *truth) orderLocked(k *modelSocket, id *adapter.Identity) (why string) {
 			return r.present && r.user == id.UserID && strconv.Itoa(r.version) == id.Roles[1]
 		})
 	}
-	ids := idsOf(t.chainLocked(k))
 	switch {
 	case !k.seen:
 	case id.UserID != k.lastUser:
 		why = "it was " + k.lastUser + " before"
 	case n < k.lastCount:
 		why = fmt.Sprintf("a turn before has seen account %d", k.lastCount)
-	case slices.Index(ids, id.SessionID) < slices.Index(ids, k.lastID):
+	case t.beforeLocked(id.SessionID, k.lastID) && !t.beforeLocked(k.lastID, id.SessionID):
 		why = "a turn before has seen session " + k.lastID
 	case id.SessionID == k.lastID && row < k.lastRow:
 		why = fmt.Sprintf("a turn before has seen version %d of the session", t.sessions[id.SessionID].rows[k.lastRow].version)
 	}
 	k.seen, k.lastUser, k.lastCount, k.lastID, k.lastRow = true, id.UserID, n, id.SessionID, row
 	return why
+}
+
+// beforeLocked reports whether logins have put one session in the place of
+// another, one after the other. Of those that came at once, either may be before.
+func (t *truth) beforeLocked(id, later string) bool {
+	all := []string{id}
+	for i := 0; i < len(all); i++ {
+		s := t.sessions[all[i]]
+		if s == nil {
+			continue
+		}
+		for _, e := range s.ends {
+			if e.next == later {
+				return id != later
+			}
+			if t.sessions[e.next] != nil && !slices.Contains(all, e.next) {
+				all = append(all, e.next)
+			}
+		}
+	}
+	return false
 }
 
 // ---- ends of sockets

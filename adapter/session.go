@@ -104,6 +104,11 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	if err != nil {
 		return err
 	}
+	if sessionID(got) != id {
+		// The socket has followed a login meanwhile. Nothing from before comes
+		// into the session that Login has made, and the lock is not of that one.
+		return ErrSessionGone
+	}
 	if got.ID == "" { // it lives in the cookie
 		if conn := h.carrier(); conn != nil {
 			return h.updateCookie(ctx, conn, id, f)
@@ -226,8 +231,12 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 
 	var life time.Duration // that the old one has to be remembered for
+	if shown != "" {
+		// Also one that is over: what was revoked has no tombstone of its own, and
+		// there the next login looks for what this one has made.
+		life = st.end(shown, tombstoneLife)
+	}
 	if old != "" {
-		life = st.end(old, tombstoneLife)
 		ended := *session
 		ended.Options = expired(session.Options)
 		if err := st.inner.Save(c.Request, &nullWriter{}, &ended); err != nil {
