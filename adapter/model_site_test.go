@@ -119,6 +119,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	w.held = append(w.held, h)
 	if delays(point) {
 		w.busyLocked(1)
+		w.trouble.held++
 		w.lastHeld = time.Now()
 	}
 	w.noteLocked("held %s", point)
@@ -139,6 +140,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	defer w.mu.Unlock()
 	if delays(point) {
 		w.busyLocked(-1)
+		w.trouble.held--
 		w.lastHeld = time.Now()
 		if err != nil {
 			w.outageEnded = time.Now()

@@ -42,7 +42,8 @@ type truth struct {
 type trouble struct {
 	busy        int
 	lastBusy    time.Time
-	lastHeld    time.Time // a pass, as opposed to the store failing
+	held        int // passes, as opposed to the store failing
+	lastHeld    time.Time
 	outageEnded time.Time
 }
 
@@ -894,7 +895,7 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 	bound := t.cfg.revalidate + t.cfg.revalidate/10 + modelGrain + modelSlack
 	if !t.lastBusy.Before(good) || t.busy > 0 {
 		stale := max(t.cfg.maxStale, 0)
-		if !t.lastHeld.Before(good) {
+		if t.trouble.held > 0 || !t.lastHeld.Before(good) {
 			stale += modelTimeout // before it is known that it hangs
 		}
 		bound += stale + 2*modelGrain + modelSlack
@@ -987,7 +988,8 @@ func (t *truth) overdue(conns []*modelConn) {
 				}
 			}
 			r := s.rows[len(s.rows)-1]
-			if t.cfg.anonymous && !t.outageEnded.Before(r.at) {
+			forgotten := !time.Now().Before(r.until) && !t.lastBusy.Before(r.at)
+			if t.cfg.anonymous && (forgotten || !t.outageEnded.Before(r.at)) {
 				continue // it may have been nobody's before and after, and nobody has seen it meanwhile
 			}
 			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
