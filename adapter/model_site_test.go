@@ -610,6 +610,7 @@ func (c *modelConn) socketLocked(ns string) *modelSocket {
 	if s == nil {
 		s = &modelSocket{conn: c, ns: ns, asked: c.w.tickLocked()}
 		c.sockets[ns] = s
+		c.w.asked[c.address] = append(c.w.asked[c.address], time.Now())
 	}
 	return s
 }

@@ -27,6 +27,7 @@ type truth struct {
 	accounts map[string][]*modelAccount
 	revokes  []*modelRevoke
 	passes   map[string][]*modelPass
+	asked    map[string][]time.Time // when namespaces were asked for, by address
 
 	trouble
 	outages []span
@@ -61,6 +62,7 @@ func (t *truth) init(cfg modelConfig) {
 		t.accounts[user] = []*modelAccount{{}}
 	}
 	t.passes = make(map[string][]*modelPass)
+	t.asked = make(map[string][]time.Time)
 }
 
 // modelUsers are the people there are.
@@ -1113,7 +1115,7 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 		for _, p := range t.passesOf(k) {
 			// Of what ends at once, either may come first; and those of a namespace
 			// that is asked for late are not for the others, which end with it.
-			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 {
+			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 || slices.ContainsFunc(t.asked[k.conn.address], p.began.Equal) {
 				continue
 			}
 			// Those of sockets without a session are each one's own.
