@@ -881,16 +881,16 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 	if t.cfg.revalidate < 0 || k.opened == 0 {
 		return ""
 	}
-	good := k.openedAt
+	good, took := k.openedAt, time.Duration(0)
 	for _, p := range t.passesOf(k) {
 		if p.good && p.replay && p.began.After(good) {
-			good = p.began
+			good, took = p.began, p.ended.Sub(p.began)
 		}
 	}
 	for _, s := range t.chainLocked(k) {
 		for _, e := range s.ends {
 			if e.how == "login" && e.to != 0 && e.at.After(good) {
-				good = e.at // whom it follows
+				good, took = e.at, 0 // whom it follows
 			}
 		}
 	}
@@ -900,7 +900,8 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 		if t.trouble.held > 0 || !t.lastHeld.Before(good) {
 			stale += modelTimeout // before it is known that it hangs
 		}
-		bound += stale + 2*modelGrain + modelSlack
+		// The next one is due when that one has ended, which was held itself.
+		bound += min(took, modelTimeout+stale) + stale + 2*modelGrain + modelSlack
 	}
 	if in := k.openedIn; in.busy > 0 || in.lastBusy.Add(modelRetry).After(k.openedAt) {
 		bound += 2 * modelRetry // it has come to others that wait for a retry
