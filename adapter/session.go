@@ -76,7 +76,8 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // Update loads the session, lets f change its values and saves it, while no
 // other Update and no HTTP save of the same session runs in this process. If f
 // fails nothing is saved. f must not use the session otherwise, or it waits for
-// itself until ctx is done.
+// itself until ctx is done. After a logout, and if a login has replaced the
+// session meanwhile, it fails with ErrSessionGone.
 //
 // A session that lives in its cookie is read-only (ErrReadOnlySession), except
 // over a Socket.IO connection that polls and is not about to upgrade: there the
