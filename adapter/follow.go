@@ -140,6 +140,16 @@ func (f *follower) catchUp(s *Socket, seen uint64) {
 	}
 }
 
+// recheck has s looked at again.
+func (f *follower) recheck(s *Socket) {
+	f.mu.Lock()
+	b := s.binding
+	f.mu.Unlock()
+	if b != nil {
+		f.trigger(b)
+	}
+}
+
 // supersede reports whether what a run of the chain has found, which began at a
 // time and loaded a session, is newer than what s is known by: whether it began
 // when that had ended, and s has not gone on to another session meanwhile. Of two

@@ -119,6 +119,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	w.held = append(w.held, h)
 	if delays(point) {
 		w.busyLocked(1)
+		w.trouble.held++
 		w.lastHeld = time.Now()
 	}
 	w.noteLocked("held %s", point)
@@ -139,6 +140,7 @@ func (w *modelSite) pass(ctx context.Context, point string) error {
 	defer w.mu.Unlock()
 	if delays(point) {
 		w.busyLocked(-1)
+		w.trouble.held--
 		w.lastHeld = time.Now()
 		if err != nil {
 			w.outageEnded = time.Now()
@@ -608,6 +610,7 @@ func (c *modelConn) socketLocked(ns string) *modelSocket {
 	if s == nil {
 		s = &modelSocket{conn: c, ns: ns, asked: c.w.tickLocked()}
 		c.sockets[ns] = s
+		c.w.asked[c.address] = append(c.w.asked[c.address], time.Now())
 	}
 	return s
 }

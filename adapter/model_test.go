@@ -85,6 +85,10 @@ var modelSeeds = []uint64{
 	117256931262260, // a handler began behind its guard after the socket had ended
 	117256931264277,
 	192503622777167, // a handle of a session whose login had been revoked answered
+	235763675518012, // a session of before a login answered with that of after; two logins after a Revoke
+	131637197550926, // a replay between the end of a session and the move of its sockets ended them
+	125951237947388, // OnConnect ran as who had expired while a namespace was asked for
+	125951237983489, // a nobody missed who it became, as a Revoke came in between
 }
 
 func runModelSeed(t *testing.T, seed uint64) (ok bool) {

@@ -27,6 +27,7 @@ type truth struct {
 	accounts map[string][]*modelAccount
 	revokes  []*modelRevoke
 	passes   map[string][]*modelPass
+	asked    map[string][]time.Time // when namespaces were asked for, by address
 
 	trouble
 	outages []span
@@ -42,7 +43,8 @@ type truth struct {
 type trouble struct {
 	busy        int
 	lastBusy    time.Time
-	lastHeld    time.Time // a pass, as opposed to the store failing
+	held        int // passes, as opposed to the store failing
+	lastHeld    time.Time
 	outageEnded time.Time
 }
 
@@ -60,6 +62,7 @@ func (t *truth) init(cfg modelConfig) {
 		t.accounts[user] = []*modelAccount{{}}
 	}
 	t.passes = make(map[string][]*modelPass)
+	t.asked = make(map[string][]time.Time)
 }
 
 // modelUsers are the people there are.
@@ -878,26 +881,27 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 	if t.cfg.revalidate < 0 || k.opened == 0 {
 		return ""
 	}
-	good := k.openedAt
+	good, took := k.openedAt, time.Duration(0)
 	for _, p := range t.passesOf(k) {
 		if p.good && p.replay && p.began.After(good) {
-			good = p.began
+			good, took = p.began, p.ended.Sub(p.began)
 		}
 	}
 	for _, s := range t.chainLocked(k) {
 		for _, e := range s.ends {
 			if e.how == "login" && e.to != 0 && e.at.After(good) {
-				good = e.at // whom it follows
+				good, took = e.at, 0 // whom it follows
 			}
 		}
 	}
 	bound := t.cfg.revalidate + t.cfg.revalidate/10 + modelGrain + modelSlack
 	if !t.lastBusy.Before(good) || t.busy > 0 {
 		stale := max(t.cfg.maxStale, 0)
-		if !t.lastHeld.Before(good) {
+		if t.trouble.held > 0 || !t.lastHeld.Before(good) {
 			stale += modelTimeout // before it is known that it hangs
 		}
-		bound += stale + 2*modelGrain + modelSlack
+		// The next one is due when that one has ended, which was held itself.
+		bound += min(took, modelTimeout+stale) + stale + 2*modelGrain + modelSlack
 	}
 	if in := k.openedIn; in.busy > 0 || in.lastBusy.Add(modelRetry).After(k.openedAt) {
 		bound += 2 * modelRetry // it has come to others that wait for a retry
@@ -923,20 +927,40 @@ func (t *truth) orderLocked(k *modelSocket, id *adapter.Identity) (why string) {
 			return r.present && r.user == id.UserID && strconv.Itoa(r.version) == id.Roles[1]
 		})
 	}
-	ids := idsOf(t.chainLocked(k))
 	switch {
 	case !k.seen:
 	case id.UserID != k.lastUser:
 		why = "it was " + k.lastUser + " before"
 	case n < k.lastCount:
 		why = fmt.Sprintf("a turn before has seen account %d", k.lastCount)
-	case slices.Index(ids, id.SessionID) < slices.Index(ids, k.lastID):
+	case t.beforeLocked(id.SessionID, k.lastID) && !t.beforeLocked(k.lastID, id.SessionID):
 		why = "a turn before has seen session " + k.lastID
 	case id.SessionID == k.lastID && row < k.lastRow:
 		why = fmt.Sprintf("a turn before has seen version %d of the session", t.sessions[id.SessionID].rows[k.lastRow].version)
 	}
 	k.seen, k.lastUser, k.lastCount, k.lastID, k.lastRow = true, id.UserID, n, id.SessionID, row
 	return why
+}
+
+// beforeLocked reports whether logins have put one session in the place of
+// another, one after the other. Of those that came at once, either may be before.
+func (t *truth) beforeLocked(id, later string) bool {
+	all := []string{id}
+	for i := 0; i < len(all); i++ {
+		s := t.sessions[all[i]]
+		if s == nil {
+			continue
+		}
+		for _, e := range s.ends {
+			if e.next == later {
+				return id != later
+			}
+			if t.sessions[e.next] != nil && !slices.Contains(all, e.next) {
+				all = append(all, e.next)
+			}
+		}
+	}
+	return false
 }
 
 // ---- ends of sockets
@@ -967,7 +991,8 @@ func (t *truth) overdue(conns []*modelConn) {
 				}
 			}
 			r := s.rows[len(s.rows)-1]
-			if t.cfg.anonymous && !t.outageEnded.Before(r.at) {
+			forgotten := !time.Now().Before(r.until) && !t.lastBusy.Before(r.at)
+			if t.cfg.anonymous && (forgotten || !t.outageEnded.Before(r.at)) {
 				continue // it may have been nobody's before and after, and nobody has seen it meanwhile
 			}
 			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
@@ -1091,7 +1116,7 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 		for _, p := range t.passesOf(k) {
 			// Of what ends at once, either may come first; and those of a namespace
 			// that is asked for late are not for the others, which end with it.
-			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 {
+			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 || slices.ContainsFunc(t.asked[k.conn.address], p.began.Equal) {
 				continue
 			}
 			// Those of sockets without a session are each one's own.

@@ -120,14 +120,20 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 		s.cluster.tellRevoked(m, r)
 	}
 	s.settle()
+	var drops []func(context.Context) error
+	if w.by == bySession {
+		for _, st := range s.stores {
+			drops = append(drops, st.dropLater(w.value))
+		}
+	}
 	sockets := s.socketsOf(w)
 	for _, sock := range sockets {
 		sock.close(ReasonRevoked)
 	}
 	s.forgetAway(map[mark]bool{m: true})
 	if w.by == bySession {
-		for _, st := range s.stores {
-			err = errors.Join(err, st.drop(ctx, w.value, sockets))
+		for _, drop := range drops {
+			err = errors.Join(err, drop(ctx))
 		}
 		for _, st := range s.tokenStores {
 			err = errors.Join(err, st.drop(ctx, w.value))
@@ -225,29 +231,35 @@ func (f *follower) refresh(sockets []*Socket) {
 // drop deletes a session by its id, where the store has ids. Some stores find a
 // session by its cookie alone (gorm's does): that of a socket on it. Without one
 // their row stays, behind its tombstone.
-func (st *store) drop(ctx context.Context, id string, on []*Socket) error {
+func (st *store) drop(ctx context.Context, id string) error { return st.dropLater(id)(ctx) }
+
+// dropLater is drop for later, when sockets that have the cookie now may have
+// followed another session.
+func (st *store) dropLater(id string) func(context.Context) error {
 	if st.inCookie.Load() {
-		return nil // the tombstone is all there is
+		return func(context.Context) error { return nil } // the tombstone is all there is
 	}
-	r := (&http.Request{Header: make(http.Header)}).WithContext(ctx)
+	header := make(http.Header)
 	name := "session"
-	for _, sock := range on {
+	for _, sock := range st.srv.follow.sockets(id) {
 		if ref, _ := sock.session(); ref.store == st {
 			name = ref.name
-			r.Header.Set("Cookie", sock.shake.Load().cookies)
+			header.Set("Cookie", sock.shake.Load().cookies)
 			break
 		}
 	}
-	gone := gsessions.NewSession(st.inner, name)
-	gone.ID, gone.Options = id, expired(nil)
-	err := st.inner.Save(r, &nullWriter{}, gone)
-	if err == nil {
-		err = st.ping(ctx)
+	return func(ctx context.Context) error {
+		gone := gsessions.NewSession(st.inner, name)
+		gone.ID, gone.Options = id, expired(nil)
+		err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
+		if err == nil {
+			err = st.ping(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("adapter: delete session: %w", err)
+		}
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("adapter: delete session: %w", err)
-	}
-	return nil
 }
 
 // over reports whether what a handshake has found was ended since the chain ran.

@@ -439,8 +439,9 @@ func (s *Server) closeSession(id string, r Reason) {
 // same user or of nobody, if they were opened from where r comes from. All that
 // the others have shown is a cookie, which may have been planted in the browser
 // that logs in now, or stolen from it: a new session id would protect nothing
-// if their sockets came along.
-func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *http.Cookie) {
+// if their sockets came along. It returns the session that a login of that peer
+// had put in the place of from before, "" if none had.
+func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *http.Cookie) (was string) {
 	s.settle()
 	for _, sock := range s.follow.sockets(from) {
 		if id := sock.Identity(); id != nil && id.UserID != userID || !sock.shake.Load().samePeer(r) {
@@ -448,9 +449,10 @@ func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *h
 		}
 	}
 	if from != "" {
-		s.ended.succeeded(from, to, peerOf(r))
+		was = s.ended.succeeded(from, to, peerOf(r))
 		s.follow.move(from, to, cookie)
 	}
+	return was
 }
 
 // connections returns every Socket.IO connection.

@@ -76,7 +76,8 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // Update loads the session, lets f change its values and saves it, while no
 // other Update and no HTTP save of the same session runs in this process. If f
 // fails nothing is saved. f must not use the session otherwise, or it waits for
-// itself until ctx is done.
+// itself until ctx is done. After a logout, and if a login has replaced the
+// session meanwhile, it fails with ErrSessionGone.
 //
 // A session that lives in its cookie is read-only (ErrReadOnlySession), except
 // over a Socket.IO connection that polls and is not about to upgrade: there the
@@ -103,6 +104,11 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	got, r, err := h.load(ctx)
 	if err != nil {
 		return err
+	}
+	if sessionID(got) != id {
+		// The socket has followed a login meanwhile. Nothing from before comes
+		// into the session that Login has made, and the lock is not of that one.
+		return ErrSessionGone
 	}
 	if got.ID == "" { // it lives in the cookie
 		if conn := h.carrier(); conn != nil {
@@ -225,33 +231,33 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		return err
 	}
 
-	var life time.Duration // that the old one has to be remembered for
-	if old != "" {
-		life = st.end(old, tombstoneLife)
-		ended := *session
-		ended.Options = expired(session.Options)
-		if err := st.inner.Save(c.Request, &nullWriter{}, &ended); err != nil {
-			life = st.end(old, st.sessionLife())
-			// The tombstone holds; the login itself is done.
-			s.log.Warn("the session before a login could not be deleted", "error", err)
-		}
-	}
+	gone := *session
+	gone.Options = expired(session.Options)
 	session.ID, session.IsNew, session.Values, session.Options = fresh.ID, false, fresh.Values, fresh.Options
-	forgotten := st.remember(c.Request.Context(), old, life)
-	ended := []string{shown}
-	for _, earlier := range s.ended.successors(shown, peerOf(c.Request)) {
+
+	// Sockets first, then the rows: a replay that ran while the store is at work
+	// would find that the session has ended, and nowhere to follow to.
+	// One that was over before is ended too: what was revoked has no tombstone of
+	// its own, and there the next login looks for what this one has made.
+	life := st.end(shown, tombstoneLife)
+	cookie := &http.Cookie{Name: l.name, Value: l.cookie}
+	var earlier []string
+	var drops []func(context.Context) error
+	for next := s.followLogin(c.Request, shown, l.id, id.UserID, cookie); next != ""; {
 		// Another login has come in between. The browser has one cookie: two
 		// sessions would leave one, and sockets on it, that no logout ends.
-		life := st.end(earlier, tombstoneLife)
-		if err := st.drop(c.Request.Context(), earlier, s.follow.sockets(earlier)); err != nil {
-			life = st.end(earlier, st.sessionLife())
-			s.log.Warn("the session of an earlier login could not be deleted", "error", err)
-		}
-		forgotten = errors.Join(forgotten, st.remember(c.Request.Context(), earlier, life))
-		ended = append(ended, earlier)
+		earlier, drops = append(earlier, next), append(drops, st.dropLater(next))
+		st.end(next, tombstoneLife)
+		next = s.followLogin(c.Request, next, l.id, id.UserID, cookie)
 	}
-	for _, from := range ended {
-		s.followLogin(c.Request, from, l.id, id.UserID, &http.Cookie{Name: l.name, Value: l.cookie})
+	var forgotten error
+	if old != "" {
+		err := st.inner.Save(c.Request, &nullWriter{}, &gone)
+		forgotten = st.replaced(c.Request.Context(), old, life, err)
+	}
+	for i, replaced := range earlier {
+		err := drops[i](c.Request.Context())
+		forgotten = errors.Join(forgotten, st.replaced(c.Request.Context(), replaced, life, err))
 	}
 	if _, err := c.Request.Cookie(visitorName(c.Request)); err == nil {
 		s.followVisitor(c.Request, l)
@@ -261,6 +267,17 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		s.log.Warn("the session before a login is over for this process only", "error", forgotten)
 	}
 	return nil
+}
+
+// replaced sees to it that a session which a login has ended stays so: for life
+// or, if its row could not be deleted, for as long as that may be there.
+func (st *store) replaced(ctx context.Context, id string, life time.Duration, err error) error {
+	if err != nil {
+		life = st.end(id, st.sessionLife())
+		// The tombstone holds; the login itself is done.
+		st.srv.log.Warn("the session before a login could not be deleted", "error", err)
+	}
+	return st.remember(ctx, id, life)
 }
 
 // LoggedIn returns what Login stored: UserID, Provider and SessionID. Most

@@ -330,6 +330,9 @@ func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.C
 	if ask != nil {
 		adm, err = ask(ctx)
 		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()} // whom it has found
+		if s.Identity().expired() {
+			s.close(ReasonExpired) // while the chain ran, as in turn
+		}
 	}
 	stands := true
 	switch {
@@ -471,6 +474,10 @@ func (s *Socket) setIdentity(adm *admission) {
 	}
 	if task := s.adopt(adm, true); task != nil {
 		s.ns.srv.eng.Go(task)
+	} else if old == nil && s.Identity() == nil {
+		// A Revoke has come in between. It does not look for a nobody; and the
+		// session may be one that it does not end, as Login has not made it.
+		s.ns.srv.follow.recheck(s)
 	}
 }
 

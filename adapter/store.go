@@ -424,7 +424,7 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 		// back. Looked up last: sockets that had left the session by then hang
 		// on one of these.
 		life := st.end(next, tombstoneLife)
-		if dropErr := st.drop(r.Context(), next, st.srv.follow.sockets(next)); dropErr != nil {
+		if dropErr := st.drop(r.Context(), next); dropErr != nil {
 			life = st.end(next, st.sessionLife())
 			err = errors.Join(err, dropErr)
 		}

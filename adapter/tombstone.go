@@ -91,15 +91,22 @@ func swept[K comparable, V any](of map[K]V, bound int, over func(V) bool) int {
 }
 
 // succeeded notes that a login of a peer has put the session next in the place of
-// id.
-func (t *tombstones) succeeded(id, next string, peer uint64) {
+// id. It returns the one that a login of that peer had put there before, "" if
+// none had: of two logins exactly one gets the other's.
+func (t *tombstones) succeeded(id, next string, peer uint64) (was string) {
 	h := hashSession(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if of, ok := t.of[h]; ok {
-		of.next, of.peer = next, peer
-		t.of[h] = of
+	of, ok := t.of[h]
+	if !ok {
+		return ""
 	}
+	if of.peer == peer && of.next != next {
+		was = of.next
+	}
+	of.next, of.peer = next, peer
+	t.of[h] = of
+	return was
 }
 
 // successor returns the session that a login has put in the place of id, "" if
