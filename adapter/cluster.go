@@ -403,49 +403,6 @@ func (c *cluster) endedElsewhere(ended []backplane.Ended) {
 	c.srv.ledger.later(false, lasting...)
 }
 
-// Health reports whether the server can do what it is there for: nil if so. It
-// fails while the server shuts down, and while what it publishes does not come
-// back from the backplane, which it tries, for as long as ctx lasts but not
-// longer than 5 s. A server whose backplane is lost still serves its own
-// sockets, and reaches the others again by itself.
-func (s *Server) Health(ctx context.Context) error {
-	s.mu.RLock()
-	draining := s.draining
-	s.mu.RUnlock()
-	if draining {
-		return ErrShutdown
-	}
-	c := s.cluster
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	err := c.troubleLocked()
-	if err == nil && !c.dropped.IsZero() && time.Since(c.dropped) < beatTimeout {
-		err = errDropped
-	}
-	started := c.started
-	c.mu.Unlock()
-	if err != nil || !started {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	for sequence := c.beat(); ; {
-		c.mu.Lock()
-		heard, echo, err := c.heard, c.echo, c.troubleLocked()
-		c.mu.Unlock()
-		if err != nil || heard >= sequence {
-			return err
-		}
-		select {
-		case <-echo:
-		case <-ctx.Done():
-			return fmt.Errorf("adapter: backplane: %w", context.Cause(ctx))
-		}
-	}
-}
-
 // Nodes returns how many servers the cluster has as far as this one knows, at
 // least itself.
 func (s *Server) Nodes() int {

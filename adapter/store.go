@@ -61,6 +61,7 @@ type store struct {
 	inner    sessions.Store
 	inCookie atomic.Bool // the inner store gives no ids
 	maxAge   atomic.Int64
+	answers  condition
 }
 
 // loaded is a session as a request found it.
@@ -119,13 +120,19 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	if c, cookieErr := r.Cookie(name); cookieErr == nil {
 		l.cookie = c.Value
 	}
+	var failed error
 	if err != nil && !isNobody(err, l.cookie) {
-		v.fail(fmt.Errorf("adapter: load session: %w", err))
+		failed = fmt.Errorf("adapter: load session: %w", err)
 	}
 	if err == nil && session.IsNew && l.cookie != "" {
-		if err = st.ping(r.Context()); err != nil {
-			v.fail(err)
-		}
+		err = st.ping(r.Context())
+		failed = err
+	}
+	if failed != nil {
+		v.fail(failed)
+	}
+	if l.cookie != "" { // else the store need not have been asked
+		st.answers.note(failed)
 	}
 	if session.IsNew {
 		// Some stores take the id from the cookie although they know no such

@@ -93,6 +93,8 @@ type tokenStore struct {
 	inner TokenStore
 	life  atomic.Int64 // the longest that a session was kept for
 
+	answers condition
+
 	mu      sync.Mutex
 	renewed map[string]int // tokens deleted by requests that still run, and may put another one in their place
 }
@@ -106,6 +108,9 @@ func (st *tokenStore) FindCtx(ctx context.Context, token string) ([]byte, bool, 
 	b, found, err := st.find(ctx, token)
 	if err != nil {
 		err = fmt.Errorf("adapter: load session: %w", err)
+	}
+	st.answers.note(err)
+	if err != nil {
 		v.fail(err)
 		return nil, false, err
 	}
