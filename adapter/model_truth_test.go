@@ -133,10 +133,10 @@ type modelWrite struct {
 type modelPass struct {
 	span
 	session string // that it has shown
-	began  time.Time
-	ended  time.Time
-	good   bool
-	replay bool
+	began   time.Time
+	ended   time.Time
+	good    bool
+	replay  bool
 }
 
 // A modelSocket is a socket as its client knows it, and what its handlers have
