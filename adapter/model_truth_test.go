@@ -132,10 +132,11 @@ type modelWrite struct {
 // A modelPass is a run of the chain.
 type modelPass struct {
 	span
-	began  time.Time
-	ended  time.Time
-	good   bool
-	replay bool
+	session string // that it has shown
+	began   time.Time
+	ended   time.Time
+	good    bool
+	replay  bool
 }
 
 // A modelSocket is a socket as its client knows it, and what its handlers have
@@ -591,7 +592,7 @@ func (t *truth) runs(r *http.Request, replay bool) (began int, done func(good bo
 	key := r.URL.Path + " " + withoutModelPort(r.RemoteAddr) + " " + cookie
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &modelPass{span: span{from: t.tickLocked()}, began: time.Now(), replay: replay}
+	p := &modelPass{span: span{from: t.tickLocked()}, session: cookie, began: time.Now(), replay: replay}
 	t.passes[key] = append(t.passes[key], p)
 	t.noteLocked("pass %s, replay %v, begins", key, replay)
 	return p.from, func(good bool) {
@@ -1118,6 +1119,9 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 			// that is asked for late are not for the others, which end with it.
 			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 || slices.ContainsFunc(t.asked[k.conn.address], p.began.Equal) {
 				continue
+			}
+			if s := t.sessions[p.session]; s != nil && slices.ContainsFunc(s.ends, func(e *modelEnd) bool { return e.how == "login" && e.from <= p.to }) {
+				continue // the socket had gone on to the next by then
 			}
 			// Those of sockets without a session are each one's own.
 			if p.good && p.replay && p.ended.After(good) && len(chain) > 0 && t.aliveLocked(chain[0], k) &&

@@ -181,3 +181,23 @@ func TestRefreshFollowsRoles(t *testing.T) {
 	}
 	c.Close()
 }
+
+// TestLoginsAfterRevoke: also in the place of a session that Revoke has ended by
+// its user, of two logins the last one counts.
+func TestLoginsAfterRevoke(t *testing.T) {
+	for _, st := range signedStores {
+		t.Run(st.name, func(t *testing.T) {
+			s := adaptertest.NewSite(t, adapter.Config{}, st.open(t), nil)
+			first := s.NewBrowser(t, "alice")
+			if _, err := s.Server.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+				t.Fatal(err)
+			}
+			second := first.Clone() // the same browser, whose answer comes second
+			first.MustPost("/login?user=alice")
+			wantWho(t, first, "alice")
+			second.MustPost("/login?user=bob")
+			wantWho(t, first, "")
+			wantWho(t, second, "bob")
+		})
+	}
+}
