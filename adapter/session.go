@@ -239,16 +239,21 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	// would find that the session has ended, and nowhere to follow to.
 	// One that was over before is ended too: what was revoked has no tombstone of
 	// its own, and there the next login looks for what this one has made.
-	life := st.end(shown, tombstoneLife)
+	var life time.Duration
 	cookie := &http.Cookie{Name: l.name, Value: l.cookie}
+	replace := func(from string) (was string) {
+		// Before it ends, for the replays that run; and those that come meanwhile.
+		was = s.followLogin(c.Request, from, l.id, id.UserID, cookie)
+		life = st.end(from, tombstoneLife)
+		return cmp.Or(was, s.followLogin(c.Request, from, l.id, id.UserID, cookie))
+	}
 	var earlier []string
 	var drops []func(context.Context) error
-	for next := s.followLogin(c.Request, shown, l.id, id.UserID, cookie); next != ""; {
+	for next := replace(shown); next != ""; {
 		// Another login has come in between. The browser has one cookie: two
 		// sessions would leave one, and sockets on it, that no logout ends.
 		earlier, drops = append(earlier, next), append(drops, st.dropLater(next))
-		st.end(next, tombstoneLife)
-		next = s.followLogin(c.Request, next, l.id, id.UserID, cookie)
+		next = replace(next)
 	}
 	var forgotten error
 	if old != "" {
