@@ -242,7 +242,8 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	var life time.Duration
 	cookie := &http.Cookie{Name: l.name, Value: l.cookie}
 	replace := func(from string) (was string) {
-		// Before it ends, for the replays that run; and those that come meanwhile.
+		// Twice: before it ends, or a replay would find it over and its sockets
+		// not yet moved; and after, for sockets that have come in meanwhile.
 		was = s.followLogin(c.Request, from, l.id, id.UserID, cookie)
 		life = st.end(from, tombstoneLife)
 		return cmp.Or(was, s.followLogin(c.Request, from, l.id, id.UserID, cookie))

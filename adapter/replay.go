@@ -1,0 +1,273 @@
+package adapter
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Bounds on replays.
+const (
+	replayGap     = 250 * time.Millisecond // between two replays of one session
+	replayRunners = 4                      // at the same time in the whole server
+	replayTimeout = 10 * time.Second
+	replayRetry   = 5 * time.Second // after an outcome that is unknown
+)
+
+// Expired is the timer of a binding: the interval has passed, or the gap after
+// a replay that was asked for too soon; or a replay that was due has not ended.
+func (b *binding) Expired(time.Time) {
+	f := b.f
+	f.mu.Lock()
+	if !b.queued && !b.running {
+		f.enqueueLocked(b)
+		f.mu.Unlock()
+		return
+	}
+	stale := f.overdueLocked(b)
+	f.mu.Unlock()
+	for _, s := range stale {
+		s.close(ReasonStale)
+	}
+}
+
+// overdueLocked sees to a binding whose replay has not ended: many stores wait
+// for their database without an end and do not look at the context, and take
+// the runners with them. That outcome is unknown like any other, and is bounded
+// by MaxStale. It returns the sockets for which that has passed.
+func (f *follower) overdueLocked(b *binding) []*Socket {
+	due := b.asked + replayTimeout
+	if b.stale != 0 {
+		// The last of several: it may come when MaxStale has passed already.
+		due = min(due, max(b.stale+f.srv.cfg.MaxStale, b.asked+replayGap))
+	}
+	wait := due - f.now()
+	if wait <= 0 {
+		if b.stale == 0 {
+			b.stale = b.asked
+		}
+		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
+			stale := f.staleLocked(b, b.asked)
+			if len(stale) == len(b.sockets) {
+				return stale
+			}
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(replayRetry), b)
+			return stale
+		}
+	}
+	if len(b.sockets) > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
+	}
+	return nil
+}
+
+// staleLocked returns the sockets of a binding that end because a replay, which
+// began at a time, fails or hangs. One whose handshake has come through meanwhile
+// waits for a replay of its own, though not for one that hangs.
+func (f *follower) staleLocked(b *binding, began time.Duration) (stale []*Socket) {
+	for _, s := range b.sockets {
+		age := f.now() - s.checked
+		if age >= f.srv.cfg.MaxStale && (s.checked <= began || age >= replayTimeout) {
+			stale = append(stale, s)
+		}
+	}
+	return stale
+}
+
+// trigger asks for a replay: now if the last one is long enough ago, else as
+// soon as it is.
+func (f *follower) trigger(b *binding) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b.running {
+		b.again = true
+		return
+	}
+	if wait := b.ran + replayGap - f.now(); wait > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
+		return
+	}
+	f.enqueueLocked(b)
+}
+
+func (f *follower) enqueueLocked(b *binding) {
+	if b.queued || b.running || len(b.sockets) == 0 || f.closed {
+		return
+	}
+	b.queued, b.asked = true, f.now()
+	f.overdueLocked(b)
+	f.queue = append(f.queue, b) // bounded by the number of bindings
+	if f.runners < replayRunners {
+		f.runners++
+		f.srv.eng.Go(f)
+	}
+}
+
+// Run is a runner: it works until no binding waits.
+func (f *follower) Run() {
+	for {
+		f.mu.Lock()
+		if len(f.queue) == 0 || f.closed {
+			f.queue = nil
+			f.runners--
+			f.mu.Unlock()
+			return
+		}
+		b := f.queue[0]
+		f.queue[0] = nil
+		f.queue = f.queue[1:]
+		b.queued, b.running, b.again = false, true, false
+		b.ran = f.now()
+		tellings := f.tellings
+		var s *Socket
+		if len(b.sockets) > 0 {
+			s = b.sockets[0]
+		}
+		f.mu.Unlock()
+
+		o := admitted
+		var p *pass
+		if s != nil {
+			p, o = f.srv.replay(s)
+		}
+
+		f.mu.Lock()
+		sockets := slices.Clone(b.sockets)
+		if o == unknown {
+			if b.stale == 0 {
+				b.stale = b.asked
+			}
+			sockets = nil
+			if f.now()-b.stale >= f.srv.cfg.MaxStale {
+				sockets = f.staleLocked(b, b.ran)
+			}
+		}
+		f.mu.Unlock()
+		if p != nil {
+			// While it counts as running, so that the next one's outcome comes later.
+			f.apply(b, sockets, p, o)
+		}
+		f.ran(b, o, tellings)
+	}
+}
+
+// ran sets the time of the next replay, after one has come to an outcome. If
+// there were other tellings when it began it may have been meant: those who are
+// looked for by Refresh are found by who they were.
+func (f *follower) ran(b *binding, o outcome, tellings uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.running = false
+	b.again = b.again || f.tellings != tellings
+	next := time.Duration(0)
+	switch o {
+	case unknown:
+		next = replayRetry/2 + rand.N(replayRetry/2)
+		if left := b.stale + f.srv.cfg.MaxStale - f.now(); left > 0 {
+			next = min(next, left) // MaxStale is not to depend on when it is asked
+		}
+	default:
+		b.stale = 0
+		if every := f.srv.cfg.Revalidate; every > 0 {
+			next = every - every/10 + rand.N(every/5+1)
+		}
+	}
+	if b.again {
+		next = replayGap
+	}
+	if next > 0 && len(b.sockets) > 0 {
+		f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
+	} else {
+		f.srv.eng.Wheel().Stop(&b.timer) // it watched over this replay
+	}
+}
+
+// apply lets a replay's outcome reach every socket that it speaks for; or, where
+// it is unknown, those for which it has been so for too long.
+func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
+	log := f.srv.log
+	if o == unknown {
+		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(sockets))
+		for _, s := range sockets {
+			s.close(ReasonStale)
+		}
+		return
+	}
+	// What of b is read here changes only when it is not running.
+	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, b.sessionID, b.ran) })
+	switch o {
+	case refused:
+		status, e := p.answer()
+		for _, s := range sockets {
+			if status == http.StatusUnauthorized || e != nil && e.Code == CodeUnauthenticated {
+				s.close(p.nobody(s))
+			} else {
+				s.close(ReasonForbidden)
+			}
+		}
+	case admitted:
+		found := p.found()
+		for _, s := range sockets {
+			if s.ns.admits(p.identity) != nil {
+				s.close(p.nobody(s))
+				continue
+			}
+			s.setIdentity(found)
+		}
+	}
+}
+
+// nobody is why s ends when a replay finds nobody: its credential has expired
+// (the timer for it may be later by its grain), its session is gone, or something
+// else that named somebody does no more.
+func (p *pass) nobody(s *Socket) Reason {
+	if s.Identity().expired() {
+		return ReasonExpired
+	}
+	if p.session() == nil && s.SessionID() != "" {
+		return ReasonSessionEnded
+	}
+	return ReasonUnauthorized
+}
+
+// newReplay is a pass that repeats a handshake: nobody waits for its answer.
+func (s *Server) newReplay(m *mount) *pass {
+	p := &pass{srv: s, mount: m}
+	p.visit.replay = true
+	// Whether nobody is enough is the question of each socket and namespace.
+	p.admit = func(context.Context, *Identity) error { return nil }
+	return p
+}
+
+// found is what a replay has found, as far as it may be ended.
+func (p *pass) found() *admission {
+	adm := &admission{identity: p.identity, token: p.token, ran: p.ran}
+	if l := p.session(); l != nil {
+		adm.sessionID = l.id
+	}
+	return adm
+}
+
+// replay runs the chain again for s, with its request as it is now.
+func (s *Server) replay(sock *Socket) (*pass, outcome) {
+	ctx, cancel := context.WithTimeout(s.ctx, replayTimeout)
+	defer cancel()
+	p := s.newReplay(sock.mount)
+	if p.req, p.err = sock.shake.Load().parse(ctx); p.err != nil {
+		return p, unknown
+	}
+	p.ran, p.token = time.Now().UnixNano(), p.req.Header.Get("Authorization")
+	o := p.run(methodReplay)
+	if len(p.saves) > 0 || p.w.header.Get("Set-Cookie") != "" {
+		by := "a middleware"
+		if len(p.saves) > 0 {
+			by = p.saves[0]
+		}
+		if _, told := s.warned.LoadOrStore(by, true); !told {
+			s.log.Warn("a middleware of Use writes a session or cookie whenever it runs; in a replay that is discarded. Write only on change, ask adapter.Replaying, or move it to UseOnce", "middleware", by)
+		}
+	}
+	return p, o
+}
