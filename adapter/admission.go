@@ -77,7 +77,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	}
 	// Before the headers are read: for writers above the route, some of which
 	// set theirs when they learn the status.
-	c.Status(statusOpen(c))
+	c.Status(p.open)
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
 	adm.shake = adm.shake.answered(req, adm.answer)
@@ -114,7 +114,7 @@ const subprotocolKey = "github.com/gin-usher/usher/adapter.subprotocol"
 func answerHeaders(c *gin.Context, p *pass) http.Header {
 	h := c.Writer.Header().Clone()
 	if p != nil {
-		joinHeaders(h, p.headers())
+		joinHeaders(h, p.w.header)
 	}
 	maps.DeleteFunc(h, func(k string, _ []string) bool { return ofConnection(k) })
 	if name := c.GetString(subprotocolKey); name != "" {

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"fmt"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -64,7 +64,6 @@ func (adm *admission) bind(r *http.Request) {
 	if adm.sessionID == "" && adm.token == "" {
 		return
 	}
-	h := sha256.New()
 	query := ""
 	if r.URL.RawQuery != "" {
 		values := r.URL.Query()
@@ -73,18 +72,28 @@ func (adm *admission) bind(r *http.Request) {
 		}
 		query = values.Encode()
 	}
-	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr))
 	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
-	h.Write(headers)
+	certificate := ""
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		h.Write(r.TLS.PeerCertificates[0].Raw)
+		certificate = string(r.TLS.PeerCertificates[0].Raw)
 	}
+	session := ""
 	if adm.ref.store != nil && adm.ref.store.inCookie.Load() {
 		// The session is in there: that of a tab which was opened before a page
 		// changed it is another one.
-		h.Write([]byte(cookieIn(adm.shake.cookies, adm.ref.name)))
+		session = cookieIn(adm.shake.cookies, adm.ref.name)
 	}
-	adm.binding = "\x00" + string(h.Sum(nil)[:16]) // no session's id begins so
+	b := heads.Get().(*bytes.Buffer)
+	defer heads.Put(b)
+	b.Reset()
+	b.Write(binary.AppendUvarint(b.AvailableBuffer(), adm.mount.number))
+	for _, part := range [...]string{r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr), session, certificate} {
+		b.Write(binary.AppendUvarint(b.AvailableBuffer(), uint64(len(part)))) // no part can pass for two
+		b.WriteString(part)
+	}
+	b.Write(headers)
+	sum := sha256.Sum256(b.Bytes())
+	adm.binding = "\x00" + string(sum[:16]) // no session's id begins so
 }
 
 // close stops replays; one that is running ends with its context.

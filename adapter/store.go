@@ -149,8 +149,9 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
-	v.addLoaded(l)
+	if v.addLoaded(l); v == nil {
+		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
+	}
 	return session, err
 }
 
@@ -204,7 +205,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		v.addSave(caller())
 		return nil
 	}
-	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
+	l := loadedOf(ctx, st, session.Name())
 	if l == nil || session.ID == "" || session.ID == l.id { // else Login has given it its id, on another copy of r
 		if err := checkOwn(l.values(), session.Values); err != nil {
 			return err
