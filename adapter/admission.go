@@ -90,7 +90,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 // hang notes the session that the pass has found.
 func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
-		adm.sessionID, adm.ref = l.id, sessionRef{l.store, l.name}
+		adm.sessionID, adm.ref = l.id, l.ref()
 	}
 }
 

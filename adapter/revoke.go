@@ -267,8 +267,8 @@ func (s *Server) over(adm *admission) bool {
 	if s.ended.has(adm.sessionID) || s.revoked.token(adm.token) {
 		return true
 	}
-	id, ran := adm.identity, time.Unix(0, adm.ran)
-	return id != nil && (s.revoked.since(ByUser(id.UserID), ran) || s.revoked.since(ByProvider(id.Provider), ran))
+	id := adm.identity
+	return id != nil && s.revoked.anySince(login{user: id.UserID, provider: id.Provider}, time.Unix(0, adm.ran))
 }
 
 // stands runs f, which makes seen who a socket is, unless what adm has found was

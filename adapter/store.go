@@ -66,14 +66,16 @@ type store struct {
 
 // loaded is a session as a request found it.
 type loaded struct {
-	store  *store
-	tokens *tokenStore // in the place of store: its token is the id, and all that is known
-	name   string
-	cookie string // the value the client holds: as it came, or as last set
-	id     string
-	ended  string            // the id of the session that the client has shown, if that is over
-	base   map[any]any       // the values as loaded
-	usual  gsessions.Options // that the store gives to its sessions
+	store   *store
+	tokens  *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
+	view    *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
+	name    string
+	cookie  string // the value the client holds: as it came, or as last set
+	id      string
+	ended   string            // the id of the session that the client has shown, if that is over
+	base    map[any]any       // the values as loaded
+	expires time.Time         // when it ends in its store; zero if that is not known
+	usual   gsessions.Options // that the store gives to its sessions
 }
 
 // values are those as loaded; none where it is not known what was.
