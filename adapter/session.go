@@ -154,7 +154,7 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 // session's lock held, and returns the headers that the client would get.
 func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http.Header, error) {
 	ref, _ := h.s.session()
-	if h.srv.ended.has(id) {
+	if h.srv.ended.has(id) || h.srv.revoked.login(got.Values) {
 		return nil, ErrSessionGone
 	}
 	got.Options = keptOptions(got)

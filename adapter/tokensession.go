@@ -58,6 +58,9 @@ func (st *tokenStore) update(ctx context.Context, token string, f func(Values) e
 	if err := checkOwn(got.values, values); err != nil {
 		return err
 	}
+	if st.srv.revoked.login(got.values) { // meanwhile
+		return ErrSessionGone
+	}
 	next := &tokenSession{got.deadline, values}
 	if hasOwn(got.values) && !hasOwn(values) {
 		next.begin()

@@ -15,7 +15,7 @@ import (
 // SCS identifies people by a session of alexedwards/scs, whose middleware is one
 // of net/http.
 func SCS(srv *adapter.Server, manager *scs.SessionManager) {
-	manager.Store = srv.TokenStore(manager.Store) // wrapped, so that sockets follow RenewToken and Destroy
+	manager.Store = srv.TokenStore(manager.Store, manager.Codec) // wrapped, so that sockets follow RenewToken and Destroy
 	srv.Use(ginadapter.Wrap(manager.LoadAndSave))
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 		id := manager.GetString(c.Request.Context(), "user")
