@@ -89,8 +89,8 @@ func (s *Server) socketsOf(w Who) (found []*Socket) {
 // count the others it would have to wait for them. From then on,
 //
 //   - ByUser, ByProvider: sessions that Login made before are over, in every
-//     store, for pages too. Whoever logs in again is let in: banning is what
-//     Identify does.
+//     store, for pages too, and so are those of a TokenStore. Whoever logs in
+//     again is let in: banning is what Identify does.
 //   - BySession: the session is over and deleted.
 //   - ByToken: the token is refused, on pages too, although its middleware may
 //     find it valid.

@@ -16,7 +16,7 @@ import (
 )
 
 // Values are what a session holds. Keys and values are what the store can
-// carry; strings always are. Keys that begin with "usher." are the adapter's own:
+// carry; strings always are, and keys of a TokenStore are nothing else. Keys that begin with "usher." are the adapter's own:
 // whatever changes them is not saved.
 type Values map[any]any
 

@@ -47,9 +47,9 @@ type (
 
 // TokenStore is Store for a manager of alexedwards/scs: it wraps the store so
 // that the server notices what happens to its sessions. Wrap it once, before the
-// manager is used:
+// manager is used, and name the manager's codec if it is not scs.GobCodec:
 //
-//	manager.Store = srv.TokenStore(manager.Store)
+//	manager.Store = srv.TokenStore(manager.Store, manager.Codec)
 //	srv.Use(wrap(manager.LoadAndSave)) // any adapter for middlewares of net/http
 //
 // A session of such a store is known by the token, which becomes
@@ -61,14 +61,28 @@ type (
 // committed for a session that has ended is refused with ErrSessionGone, and
 // what is committed in a replay is discarded.
 //
+// A commit writes what its request has changed, on top of what is stored by then:
+// pages and Socket.Session that change different keys both keep theirs, also across
+// a RenewToken. The manager's own Commit outside of a request behind HTTP, as in a
+// handler that has called Load, writes the whole session.
+//
+// Revoke of a user or provider ends sessions too. For that it is noted in each, at
+// the end of a page behind HTTP that has saved it, whom Identify names then. A session
+// that was made elsewhere and notes nobody is refused once, with 401, and is over if
+// its user was revoked after it was made, or within the minute before. The notes, the
+// session's expiry among them, lie under keys that begin with "usher.", where the
+// manager's Keys lists them. They are the adapter's: a commit that changes one fails,
+// and Clear takes them along.
+//
 // LoadAndSave belongs into the chain alone. If it stands around the engine as
 // well, that one has loaded the session where the server cannot see it, and
 // everything is noticed by the next replay only.
 //
-// A commit writes the whole session: of two at the same time the last one stays.
-// A session with an IdleTimeout is kept alive by requests, not by open sockets.
-// Socket.Session does not know these sessions; a handler asks the manager, whose
-// Load takes the token from the cookies of Socket.Handshake.
+// A session with an IdleTimeout is kept alive by requests, not by open sockets:
+// Config.Rolling does nothing for it, and Session.Update leaves its end where it is.
+//
+// Bytes that the codec does not decode stay as they are. Then Socket.Session fails,
+// commits write the whole session, and Revoke of a user ends its sockets alone.
 //
 // What is returned has all the methods with a context, and All and AllCtx if
 // inner has one of the two.

@@ -117,11 +117,11 @@ func newTokenSiteWith(t *testing.T, manager *scs.SessionManager, db scs.Store, c
 		return id.UserID, nil
 	})
 	adapter.Handle(srv, "color", func(ctx context.Context, sock *adapter.Socket, _ string) (string, error) {
-		session, err := recipes.SCSOf(ctx, s.manager, sock)
+		color, err := sock.Session().Get(ctx, "color")
 		if err != nil {
 			return err.Error(), nil
 		}
-		return s.manager.GetString(session, "color"), nil
+		return fmt.Sprint(color), nil
 	})
 	if setup != nil {
 		setup(s)

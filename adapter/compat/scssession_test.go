@@ -20,6 +20,7 @@ import (
 	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
 	"github.com/gin-usher/usher/adapter/backplane"
+	"github.com/gin-usher/usher/adapter/compat/recipes"
 )
 
 // Sessions of alexedwards/scs as sockets read and change them, and as Revoke ends
@@ -50,6 +51,7 @@ func withSession(s *tokenSite) {
 			return nil
 		})), nil
 	})
+	adapter.Handle(s.srv, "paint", recipes.SCSColor)
 	adapter.Handle(s.srv, "count", func(ctx context.Context, sock *adapter.Socket, key string) (string, error) {
 		return answer(sock.Session().Update(ctx, func(v adapter.Values) error {
 			n, _ := v[key].(int)
@@ -136,6 +138,8 @@ func TestTokenSession(t *testing.T) {
 		b := s.browser(t, "alice")
 		sock := tr.mustOpen(b)
 		sock.wantAsk("get", "color", "green")
+		sock.wantAsk("paint", "red", "green")
+		b.wantValue("color", "red")
 		sock.wantAsk("get", "size", "<nil>")
 		b.mustPost("/put?key=size&value=9")
 		sock.wantAsk("get", "size", "9")
