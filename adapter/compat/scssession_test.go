@@ -82,6 +82,16 @@ func withSession(s *tokenSite) {
 			_ = s.manager.Destroy(c.Request.Context())
 			put(c) // into a new session
 		})
+		g.POST("/tag", func(c *gin.Context) {
+			tags, _ := s.manager.Get(c.Request.Context(), "tags").([]string)
+			s.manager.Put(c.Request.Context(), "tags", append(tags, c.Query("tag")))
+			c.String(http.StatusOK, "ok")
+		})
+		g.POST("/deadline", func(c *gin.Context) {
+			in, _ := time.ParseDuration(c.Query("in"))
+			s.manager.SetDeadline(c.Request.Context(), time.Now().Add(in))
+			c.String(http.StatusOK, "ok")
+		})
 		g.POST("/forget", func(c *gin.Context) {
 			_ = s.manager.Clear(c.Request.Context())
 			c.String(http.StatusOK, "ok")
@@ -170,14 +180,17 @@ func TestTokenSession(t *testing.T) {
 func TestTokenSessionLosesNothing(t *testing.T) {
 	eachTokenSession(t, func(t *testing.T, s *tokenSite, _ *tokenDB, tr transport) {
 		b := s.browser(t, "alice")
+		b.mustPost("/tag?tag=one")
 		sock := tr.mustOpen(b)
 		if a := s.slowly(b, "/slow-put?key=page&value=1", func() {
 			sock.wantAsk("put", "socket=2", "ok")
-			sock.wantAsk("put", "color=red", "ok") // which the page has loaded, and leaves
+			// What the page has loaded, and leaves.
+			sock.wantAsk("put", "color=red", "ok")
+			b.clone().mustPost("/tag?tag=two")
 		}); a.status != http.StatusOK {
 			t.Errorf("the page: %d %s", a.status, a.body)
 		}
-		for key, want := range map[string]string{"page": "1", "socket": "2", "color": "red"} {
+		for key, want := range map[string]string{"page": "1", "socket": "2", "color": "red", "tags": "[one two]"} {
 			b.wantValue(key, want)
 			sock.wantAsk("get", key, want)
 		}
@@ -344,6 +357,33 @@ func TestTokenSessionExpiry(t *testing.T) {
 	}
 }
 
+// TestTokenSessionDeadline: a page that leaves the session's deadline alone does not
+// take back what another one has made of it meanwhile.
+func TestTokenSessionDeadline(t *testing.T) {
+	for _, in := range []time.Duration{time.Minute, 2 * time.Hour} { // the lifetime is an hour
+		db := newTokenDB()
+		s := newTokenSite(t, db, adapter.Config{Revalidate: -1}, func(s *tokenSite) {
+			s.manager.Lifetime = time.Hour
+			withSession(s)
+		})
+		b := s.browser(t, "alice")
+		var want int64
+		if a := s.slowly(b, "/slow-put?key=page&value=1", func() {
+			b.clone().mustPost("/deadline?in=" + in.String())
+			want = db.expiry.Load()
+		}); a.status != http.StatusOK {
+			t.Errorf("the page: %d %s", a.status, a.body)
+		}
+		if got := db.expiry.Load(); got != want {
+			t.Errorf("the session ends %v after what was set", time.Duration(got-want))
+		}
+		b.mustPost("/deadline?in=30m")
+		if got := time.Until(time.Unix(0, db.expiry.Load())); got > 30*time.Minute || got < 29*time.Minute {
+			t.Errorf("the session ends in %v, want 30m", got)
+		}
+	}
+}
+
 // TestTokenSessionOwnValues: what lies under usher. is the adapter's, and an app that
 // stores what a form says under the name that the form says cannot forge it: a session
 // that claims to be of tomorrow would outlive Revoke.
@@ -371,6 +411,12 @@ func TestTokenSessionOwnValues(t *testing.T) {
 	fresh.mustPost("/bare/put?key=usher.at&value=9223372036854775807")
 	fresh.mustPost("/bare/login?user=alice")
 	fresh.mustPost("/bare/put?key=usher.at&value=9223372036854775807")
+	other := newBrowser(t, s.url, nil)
+	other.mustPost("/bare/put?key=usher.user&value=bob")
+	other.mustPost("/bare/put?key=usher.user&value=bob")
+	if a := other.get("/bare/value?key=usher.user"); a.body != "<nil>" {
+		t.Errorf("a forged session is %q's", a.body)
+	}
 	if _, err := s.srv.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
 		t.Fatal(err)
 	}
@@ -639,21 +685,35 @@ func eventually(t *testing.T, what string, is func() bool) {
 // TestTokenSessionInFlightAtRevoke: a page that has loaded the session before a Revoke
 // neither saves it nor gets it under a new token.
 func TestTokenSessionInFlightAtRevoke(t *testing.T) {
-	for _, path := range []string{"/slow-put", "/slow-renew", "/bare/slow-put", "/bare/slow-renew"} {
-		s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, withSession)
-		b := s.browser(t, "alice")
-		a := s.slowly(b, path+"?key=a&value=1", func() {
-			if _, err := s.srv.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
-				t.Fatal(err)
+	for _, tt := range []struct {
+		login, path string
+		want        int
+	}{
+		{"/login", "/slow-put", http.StatusInternalServerError},
+		{"/login", "/slow-renew", http.StatusInternalServerError},
+		{"/login", "/bare/slow-put", http.StatusInternalServerError},
+		// Nobody knows what these are made of, or whose they are; they are saved, and over.
+		{"/login", "/bare/slow-renew", http.StatusOK},
+		{"/bare/login", "/slow-put", http.StatusOK},
+		{"/bare/login", "/slow-renew", http.StatusOK},
+		{"/bare/login", "/bare/slow-put", http.StatusOK},
+	} {
+		t.Run(tt.login+" "+tt.path, func(t *testing.T) {
+			s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, withSession)
+			b := newBrowser(t, s.url, nil)
+			b.mustPost(tt.login + "?user=alice")
+			if a := s.slowly(b, tt.path+"?key=a&value=1", func() {
+				if _, err := s.srv.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+					t.Fatal(err)
+				}
+			}); a.status != tt.want {
+				t.Errorf("the page: %d %q, want %d", a.status, a.body, tt.want)
 			}
+			if a := b.get("/me"); a.body != "" && a.status != http.StatusUnauthorized {
+				t.Errorf("the next page is %q's (%d), want nobody's", a.body, a.status)
+			}
+			transports[0].mustOpen(b).becomes("nobody")
 		})
-		if bare := strings.HasPrefix(path, "/bare"); a.status != http.StatusInternalServerError && !bare {
-			t.Errorf("%s: %d, want 500", path, a.status)
-		}
-		if a := b.get("/me"); a.body != "" && a.status != http.StatusUnauthorized {
-			t.Errorf("after %s the page is %q's (%d), want nobody's", path, a.body, a.status)
-		}
-		transports[0].mustOpen(b).becomes("nobody")
 	}
 }
 
@@ -675,10 +735,16 @@ func TestTokenSessionMerged(t *testing.T) {
 					_ = s.manager.RenewToken(ctx)
 					s.manager.Put(ctx, "user", user)
 				}
+				if c.Query("slow") != "" {
+					s.slow.Pass()
+				}
 				c.String(http.StatusOK, "ok")
 			})
 		}
 	})
+	tokenOf := func(b *browser) string {
+		return b.http.Jar.Cookies(b.request(http.MethodGet, "/", "").URL)[0].Value
+	}
 	for name, merges := range map[string]func() *browser{
 		"into none": func() *browser { return newBrowser(t, s.url, nil) },
 		"into one":  func() *browser { return s.browser(t, "") },
@@ -687,8 +753,7 @@ func TestTokenSessionMerged(t *testing.T) {
 			from := s.browser(t, "alice")
 			from.mustPost("/put?key=kept&value=1")
 			b := merges()
-			token := from.http.Jar.Cookies(from.request(http.MethodGet, "/", "").URL)[0].Value
-			b.mustPost("/merge?token=" + token + "&user=" + login)
+			b.mustPost("/merge?token=" + tokenOf(from) + "&user=" + login)
 			b.wantValue("kept", "1")
 			b.wantValue("user", "alice")
 			sock := transports[0].mustOpen(b)
@@ -698,6 +763,17 @@ func TestTokenSessionMerged(t *testing.T) {
 			sock.mustEnd("Revoke")
 			if a := b.get("/me"); a.body != "" {
 				t.Errorf("%s: after Revoke the page is %d, %q's; want nobody's", name, a.status, a.body)
+			}
+
+			// And in between.
+			from, b = s.browser(t, "alice"), merges()
+			s.slowly(b, "/merge?slow=1&token="+tokenOf(from), func() {
+				if _, err := s.srv.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if a := b.get("/me"); a.body != "" {
+				t.Errorf("%s: after a Revoke in between the page is %d, %q's; want nobody's", name, a.status, a.body)
 			}
 		}
 	}
@@ -728,8 +804,9 @@ func TestTokenSessionIterate(t *testing.T) {
 			})
 		}
 	})
-	alice, admin := s.browser(t, "alice"), s.browser(t, "admin")
-	admin.mustPost("/put?key=admin&value=1")
+	alice, admin := s.browser(t, "alice"), newBrowser(t, s.url, nil)
+	admin.mustPost("/bare/login?user=admin") // nothing says whose session that is
+	admin.mustPost("/bare/put?key=admin&value=1")
 	admin.mustPost("/tell-all")
 	alice.wantValue("news", "1")
 	admin.wantValue("news", "<nil>")
