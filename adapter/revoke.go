@@ -89,8 +89,8 @@ func (s *Server) socketsOf(w Who) (found []*Socket) {
 // count the others it would have to wait for them. From then on,
 //
 //   - ByUser, ByProvider: sessions that Login made before are over, in every
-//     store, for pages too. Whoever logs in again is let in: banning is what
-//     Identify does.
+//     store, for pages too, and so are those of a TokenStore. Whoever logs in
+//     again is let in: banning is what Identify does.
 //   - BySession: the session is over and deleted.
 //   - ByToken: the token is refused, on pages too, although its middleware may
 //     find it valid.
@@ -267,8 +267,8 @@ func (s *Server) over(adm *admission) bool {
 	if s.ended.has(adm.sessionID) || s.revoked.token(adm.token) {
 		return true
 	}
-	id, ran := adm.identity, time.Unix(0, adm.ran)
-	return id != nil && (s.revoked.since(ByUser(id.UserID), ran) || s.revoked.since(ByProvider(id.Provider), ran))
+	id := adm.identity
+	return id != nil && s.revoked.anySince(login{user: id.UserID, provider: id.Provider}, time.Unix(0, adm.ran))
 }
 
 // stands runs f, which makes seen who a socket is, unless what adm has found was

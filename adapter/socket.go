@@ -42,7 +42,7 @@ type Socket struct {
 
 	mu          sync.Mutex
 	inbox       []item
-	pending     int // bytes of the inbox
+	pending     int32 // bytes of the inbox: inboxBytes and a message of at most 1 GiB
 	dispatching bool
 	paused      bool
 	closed      bool

@@ -68,15 +68,16 @@ type store struct {
 
 // loaded is a session as a request found it.
 type loaded struct {
-	store  *store
-	tokens *tokenStore // in the place of store: its token is the id, and all that is known
-	name   string
-	cookie string // the value the client holds: as it came, or as last set
-	id     string
-	ended  string            // the id of the session that the client has shown, if that is over
-	base   map[any]any       // the values as loaded
-	ends   time.Time         // when it expires, as far as is known; zero if it is not
-	usual  gsessions.Options // that the store gives to its sessions
+	store   *store
+	tokens  *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
+	view    *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
+	name    string
+	cookie  string // the value the client holds: as it came, or as last set
+	id      string
+	ended   string            // the id of the session that the client has shown, if that is over
+	base    map[any]any       // the values as loaded
+	expires time.Time         // when it ends in its store; zero if that is not known
+	usual   gsessions.Options // that the store gives to its sessions
 }
 
 // values are those as loaded; none where it is not known what was.
@@ -152,7 +153,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	l.ends = expiryOf(session.Values)
+	l.expires = expiryOf(session.Values)
 	if v.addLoaded(l); v == nil {
 		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
 	}
@@ -326,7 +327,7 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	l.ends = expiryOf(session.Values)
+	l.expires = expiryOf(session.Values)
 	return nil
 }
 
@@ -340,12 +341,16 @@ func keepExpiry(session *gsessions.Session) {
 	if o := session.Options; o == nil || o.MaxAge <= 0 {
 		delete(session.Values, keyExpires)
 	} else {
-		at := time.Now().Add(time.Duration(o.MaxAge) * time.Second)
-		session.Values[keyExpires] = strconv.FormatInt(at.UnixMilli(), 10)
+		noteExpiry(session.Values, time.Now().Add(time.Duration(o.MaxAge)*time.Second))
 	}
 }
 
-// expiryOf returns what keepExpiry has noted, zero if it has not.
+// noteExpiry rounds up: what is kept until then does not end before.
+func noteExpiry(values map[any]any, at time.Time) {
+	values[keyExpires] = strconv.FormatInt(at.Add(time.Millisecond-1).UnixMilli(), 10)
+}
+
+// expiryOf returns what noteExpiry has noted, zero if it has not.
 func expiryOf(values map[any]any) time.Time {
 	noted, _ := values[keyExpires].(string)
 	at, err := strconv.ParseInt(noted, 10, 64)
