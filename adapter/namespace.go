@@ -168,9 +168,12 @@ func (n *Namespace) add(s *Socket) {
 	n.mu.Unlock()
 }
 
+// remove takes s out, unless one that was recovered has its place already.
 func (n *Namespace) remove(s *Socket) {
 	n.mu.Lock()
-	delete(n.sockets, s.id)
+	if n.sockets[s.id] == s {
+		delete(n.sockets, s.id)
+	}
 	n.mu.Unlock()
 }
 
