@@ -126,7 +126,7 @@ func (s *Socket) askWith(token string, adm *admission) (*admission, error) {
 	if e != nil {
 		return nil, e
 	}
-	s.keys = now.keys
+	s.setLeft(now.keys)
 	s.shake.Store(now.shake)
 	s.adopt(now, false)
 	srv.follow.add(s, now)
