@@ -425,7 +425,11 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	}
 	joinHeaders(w.Header(), got.Header())
 	st.srv.closeSession(id, ReasonSessionEnded)
-	for _, next := range st.srv.ended.successors(id, peerOf(r)) {
+	replaced := id
+	if l := loadedOf(r.Context(), st, session.Name()); l != nil {
+		replaced = cmp.Or(id, l.ended) // by then, when it was loaded
+	}
+	for _, next := range st.srv.ended.successors(replaced, peerOf(r)) {
 		// A login has taken the session over while this request was on its way.
 		// Who logs out does not mean to stay logged in, and the cookie is taken
 		// back. Looked up last: sockets that had left the session by then hang
