@@ -258,10 +258,20 @@ const maxToken = 8 << 10
 
 // cutBearer returns what stands behind the scheme "Bearer", in any case.
 func cutBearer(token string) (bare string, ok bool) {
-	if len(token) > 7 && strings.EqualFold(token[:7], "bearer ") {
+	if len(token) > 7 && strings.EqualFold(token[:6], "bearer") && (token[6] == ' ' || token[6] == '\t') {
 		return strings.TrimSpace(token[7:]), true
 	}
 	return token, false
+}
+
+// bareToken returns the token of an Authorization header, "" if it has a scheme that
+// is not "Bearer". Many middlewares take one without a scheme too.
+func bareToken(authorization string) string {
+	token, ok := cutBearer(authorization)
+	if !ok && strings.ContainsAny(token, " \t") {
+		return ""
+	}
+	return token
 }
 
 // authToken returns the token of a CONNECT's auth.

@@ -185,11 +185,7 @@ func (v *revocations) login(values map[any]any) bool {
 
 // token reports whether the token of a request was revoked, whenever.
 func (v *revocations) token(authorization string) bool {
-	token, ok := cutBearer(authorization)
-	if !ok {
-		return false
-	}
-	_, ok = v.find(ByToken(token))
+	_, ok := v.find(ByToken(bareToken(authorization)))
 	return ok
 }
 
