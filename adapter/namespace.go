@@ -190,7 +190,7 @@ func (n *Namespace) all() []*Socket {
 }
 
 // To addresses everyone in any of the rooms, and the sockets whose ids are
-// given.
+// given; nobody, if none are.
 func (n *Namespace) To(rooms ...string) Op { return Op{ns: n}.To(rooms...) }
 
 // In is To.

@@ -441,6 +441,8 @@ func (o Op) selectsGhost(g *ghost, number uint64) bool {
 		return room == g.id || ok && since < number
 	}
 	switch {
+	case o.none:
+		return false
 	case o.toUser && (g.identity == nil || g.identity.UserID != o.user):
 		return false
 	case len(o.rooms) > 0 && !slices.ContainsFunc(o.rooms, in):
