@@ -245,18 +245,21 @@ func (st *store) dropLater(id string) func(context.Context) error {
 			break
 		}
 	}
-	return func(ctx context.Context) error {
-		gone := gsessions.NewSession(st.inner, name)
-		gone.ID, gone.Options = id, expired(nil)
-		err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
-		if err == nil {
-			err = st.ping(ctx)
-		}
-		if err != nil {
-			return fmt.Errorf("adapter: delete session: %w", err)
-		}
-		return nil
+	return func(ctx context.Context) error { return st.dropRow(ctx, name, id, header) }
+}
+
+// dropRow deletes a session, with the header by which some stores find it.
+func (st *store) dropRow(ctx context.Context, name, id string, header http.Header) error {
+	gone := gsessions.NewSession(st.inner, name)
+	gone.ID, gone.Options = id, expired(nil)
+	err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
+	if err == nil {
+		err = st.ping(ctx)
 	}
+	if err != nil {
+		return fmt.Errorf("adapter: delete session: %w", err)
+	}
+	return nil
 }
 
 // over reports whether what a handshake has found was ended since the chain ran.

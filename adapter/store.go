@@ -252,6 +252,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
+	st.note(r, session)
 	if session.ID == "" && l != nil {
 		st.srv.follow.superseded(id, l.name, l.cookie)
 	}
