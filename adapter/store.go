@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -185,6 +187,12 @@ const maxCookie = 4096
 func isNobody(err error, cookie string) bool {
 	if len(cookie) > maxCookie {
 		return true
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		// No such file; but without its folder, as on a volume that is not
+		// mounted, there is none of anybody.
+		_, gone := os.Stat(filepath.Dir(e.Path))
+		return gone == nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
 		return true
