@@ -208,11 +208,7 @@ func (v *revocations) ends(l login) bool {
 
 // token reports whether the token of a request was revoked, whenever.
 func (v *revocations) token(authorization string) bool {
-	token, ok := cutBearer(authorization)
-	if !ok {
-		return false
-	}
-	_, ok = v.find(ByToken(token))
+	_, ok := v.find(ByToken(bareToken(authorization)))
 	return ok
 }
 

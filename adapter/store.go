@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync/atomic"
@@ -192,6 +194,12 @@ func isNobody(err error, cookie string) bool {
 	if len(cookie) > maxCookie {
 		return true
 	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		// No such file; but without its folder, as on a volume that is not
+		// mounted, there is none of anybody.
+		_, gone := os.Stat(filepath.Dir(e.Path))
+		return gone == nil
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
 		return true
 	}
@@ -258,6 +266,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
+	st.note(r, session)
 	if session.ID == "" && l != nil {
 		st.srv.follow.superseded(id, l.name, l.cookie)
 	}
@@ -462,7 +471,11 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	}
 	joinHeaders(w.Header(), got.Header())
 	st.srv.closeSession(id, ReasonSessionEnded)
-	for _, next := range st.srv.ended.successors(id, peerOf(r)) {
+	replaced := id
+	if l := loadedOf(r.Context(), st, session.Name()); l != nil {
+		replaced = cmp.Or(id, l.ended) // by then, when it was loaded
+	}
+	for _, next := range st.srv.ended.successors(replaced, peerOf(r)) {
 		// A login has taken the session over while this request was on its way.
 		// Who logs out does not mean to stay logged in, and the cookie is taken
 		// back. Looked up last: sockets that had left the session by then hang
