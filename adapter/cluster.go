@@ -268,14 +268,15 @@ func (c *cluster) deliver(m *backplane.Message) {
 		c.changedElsewhere(m.Changed)
 	case backplane.Cancel:
 		c.stop(m.Node, m.Request)
-	case backplane.Fetched, backplane.PresentAnswer, backplane.ServerAnswer, backplane.Called, backplane.Acknowledged:
+	case backplane.Fetched, backplane.PresentAnswer, backplane.ServerAnswer, backplane.Called, backplane.Acknowledged, backplane.Located:
 		c.mu.Lock()
 		r := c.requests[m.Request]
 		c.mu.Unlock()
 		if r != nil {
 			r.answered(m)
 		}
-	case backplane.Emit, backplane.Join, backplane.Leave, backplane.Disconnect, backplane.Fetch, backplane.Present, backplane.Call:
+	case backplane.Emit, backplane.Join, backplane.Leave, backplane.Disconnect, backplane.Fetch, backplane.Present, backplane.Call,
+		backplane.Locate, backplane.SignOut:
 		c.enqueue(inboxKey{m.Node, false}, m)
 	case backplane.ServerEvent:
 		c.enqueue(inboxKey{m.Node, true}, m)

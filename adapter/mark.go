@@ -160,6 +160,14 @@ func (v *revocations) find(w Who) (revocation, bool) {
 	return r, ok && time.Now().Before(r.until)
 }
 
+// has reports whether what a mark stands for was revoked.
+func (v *revocations) has(m mark) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	r, ok := v.of[m]
+	return ok && time.Now().Before(r.until)
+}
+
 // stamp is the time that a login gets: now, but after every revocation of who
 // logs in that is known here. So whoever is let in after a Revoke stays in on
 // every node, whatever their clocks say.
