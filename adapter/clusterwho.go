@@ -79,7 +79,7 @@ func (c *cluster) changedElsewhere(changed []backplane.Subject) {
 		switch m := (mark{by(s.Kind), s.Hash}); {
 		case m.by == bySession:
 			// Also if it has no socket here: it may have a handshake in flight.
-			c.srv.follow.saved(c.srv.follow.sessionOf(m.hash))
+			c.srv.follow.saved(c.srv.follow.sessionOf(m.hash), m.hash)
 		case m.by.known():
 			c.hearing.changed(m)
 		}

@@ -97,7 +97,7 @@ var errOver = &Error{Code: CodeSessionEnded, Message: "this session has ended; c
 // that was decided by.
 func (s *Socket) ask(adm *admission) (*admission, error) {
 	srv := s.ns.srv
-	if time.Since(adm.shake.Time()) > freshFor || srv.follow.saveCount() != adm.seen {
+	if time.Since(adm.shake.Time()) > freshFor || srv.follow.missed(s, adm.seen) {
 		seen, began := srv.follow.saveCount(), srv.follow.now()
 		p, o := srv.replay(s)
 		switch o {

@@ -24,7 +24,7 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
-	saves    uint64     // counts session saves and Refresh, for handshakes in flight
+	saves    saveLog    // of sessions, and each Refresh, for handshakes in flight
 	tellings uint64     // counts calls of Refresh, for replays in flight
 	queue    []*binding // wait for a runner
 	runners  int
@@ -106,13 +106,13 @@ func (f *follower) close() {
 
 // add binds s to the credential of its handshake. Whoever ends the session from
 // here on finds the socket; whoever did before has left a tombstone, which is
-// for the caller to look at. If any session was saved since the chain ran, this
-// one may have changed between then and now, and is looked at again.
+// for the caller to look at. If the session was saved since the chain ran, it may
+// have changed between then and now, and the socket is looked at again.
 func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
 	b := f.hangLocked(s, adm)
 	s.checked = f.now()
-	changed := f.saves != adm.seen
+	changed := f.saves.since(adm.seen, s.sessionID)
 	f.mu.Unlock()
 	if changed {
 		f.trigger(b)
@@ -133,7 +133,7 @@ func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
 // catchUp has s looked at again if since it was seen something has changed that
 // it could not be told of, as it could not be found in its namespace.
 func (f *follower) catchUp(s *Socket, seen uint64) {
-	if f.saveCount() != seen {
+	if f.missed(s, seen) {
 		f.recheck(s)
 	}
 }
@@ -303,7 +303,14 @@ func group(sessionID, key string) string { return cmp.Or(sessionID, key) }
 func (f *follower) saveCount() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.saves
+	return f.saves.count
+}
+
+// missed reports whether who s is may have changed since the saves were counted.
+func (f *follower) missed(s *Socket, seen uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.saves.since(seen, s.sessionID)
 }
 
 // ofSessionLocked returns the bindings of one session, whatever else their
@@ -315,10 +322,11 @@ func (f *follower) ofSessionLocked(id string) (found []*binding) {
 	return found
 }
 
-// saved is told of every save of a session.
-func (f *follower) saved(id string) {
+// saved is told of every save of a session, by its hash, and by its id if it may
+// have sockets here.
+func (f *follower) saved(id string, h sessionHash) {
 	f.mu.Lock()
-	f.saves++
+	f.saves.add(h)
 	found := f.ofSessionLocked(id)
 	f.mu.Unlock()
 	for _, b := range found {

@@ -400,12 +400,16 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 	})
 	g.POST("/logout", in, func(c *gin.Context) {
 		id := sessions.Default(c).ID()
+		from := w.moment()
 		done := w.ends(id, "logout")
 		if err := w.srv.Logout(c); err != nil {
 			w.note("logout: %v", err)
 		}
 		done()
-		w.endsToo(id, withoutModelPort(c.Request.RemoteAddr))
+		if id == "" {
+			id, _ = c.Cookie("sid") // if that has ended with a login
+		}
+		w.endsToo(id, withoutModelPort(c.Request.RemoteAddr), from)
 	})
 	g.GET("/me", func(c *gin.Context) {
 		id, ok := adapter.IdentityOf(c)

@@ -352,19 +352,17 @@ func (t *truth) inPlaceLocked(id, address string, certain bool) (all []*modelSes
 	return all
 }
 
-// endsToo notes that a logout may have ended what logins have put in its session's
-// place meanwhile.
-func (t *truth) endsToo(id, address string) {
+// endsToo notes that a logout, which began at a tick, may have ended what logins have
+// put in its session's place.
+func (t *truth) endsToo(id, address string, from int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.sessions[id]
-	if id == "" || s == nil {
+	if t.sessions[id] == nil {
 		return
 	}
-	logout := s.ends[slices.IndexFunc(s.ends, func(e *modelEnd) bool { return e.how == "logout" })]
 	for _, next := range t.inPlaceLocked(id, address, false) {
 		// If the login was done when the logout looked.
-		next.ends = append(next.ends, &modelEnd{span: span{from: logout.from}, how: logout.how, at: logout.at})
+		next.ends = append(next.ends, &modelEnd{span: span{from: from}, how: "logout", at: time.Now()})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,4 +128,62 @@ func TestReplaysAreSpread(t *testing.T) {
 			t.Errorf("%d of %d were asked about", len(replayed), people)
 		}
 	})
+}
+
+// TestHandshakeMeetsSaves: what is saved while a handshake is under way has its
+// socket looked at again if it is its session. Other people's saves used to cost it a
+// replay as well, and the wait for the gap after that.
+func TestHandshakeMeetsSaves(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		saves []string
+		runs  int32
+	}{
+		{"none", nil, 1},
+		{"its own", []string{"a"}, 2},
+		{"another's", []string{"b"}, 1},
+		{"another's, its own, another's", []string{"b", "a", "b"}, 2},
+		{"as many as are remembered", slices.Repeat([]string{"b"}, 64), 1},
+		{"more", slices.Repeat([]string{"b"}, 65), 2},
+		{"somebody's roles", []string{""}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := newLedger(time.Hour)
+			var runs atomic.Int32
+			inBubble(t, adapter.Config{Revalidate: -1}, func(srv *adapter.Server) {
+				wrapped := srv.Store(st)
+				srv.Use(sessions.Sessions("sid", wrapped), func(*gin.Context) { runs.Add(1) })
+				srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+					id, _ := adapter.LoggedIn(c)
+					return &id, nil
+				})
+				srv.UseOnce(func(c *gin.Context) {
+					_ = sessions.Default(c).Get("it is loaded")
+					for _, id := range tt.saves {
+						if id == "" {
+							if err := srv.Refresh(c, adapter.ByUser("carol")); err != nil {
+								t.Error(err)
+							}
+							continue
+						}
+						r := httptest.NewRequest("POST", "/save", nil) // of a page, with a context of its own
+						r.Header = st.login(id)
+						session, err := wrapped.Get(r, "sid")
+						if err == nil {
+							err = session.Save(r, httptest.NewRecorder())
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}, func(t *testing.T, b *bubble) {
+				b.tab(st.login("a"))
+				time.Sleep(time.Minute)
+				if n := runs.Load(); n != tt.runs {
+					t.Errorf("the chain ran %d times, want %d", n, tt.runs)
+				}
+			})
+		})
+	}
 }

@@ -206,7 +206,7 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 func (f *follower) tell() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.saves++
+	f.saves.add(sessionHash{})
 	f.tellings++
 }
 

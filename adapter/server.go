@@ -425,9 +425,10 @@ func (s *Server) upgradeFailed(c *gin.Context, err error) {
 
 // sessionSaved and closeSession are how the store's events reach sockets.
 func (s *Server) sessionSaved(id string) {
-	s.follow.saved(id)
+	m := BySession(id).mark()
+	s.follow.saved(id, m.hash)
 	if s.cluster != nil {
-		s.cluster.changes.add(BySession(id).mark())
+		s.cluster.changes.add(m)
 	}
 }
 
