@@ -60,7 +60,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// status is the HTTP answer for e, and closeCode the WebSocket one.
+// status is the HTTP answer for e. The WebSocket one is closeCodeFor.
 func (e *Error) status() int {
 	switch e.Code {
 	case CodeBadRequest:
