@@ -79,6 +79,10 @@ func (e *Error) status() int {
 	return cmp.Or(e.http, http.StatusForbidden)
 }
 
+// undecided reports whether e says that it is not known, for reasons of this side,
+// whether its peer may: that is no failure of the peer's.
+func (e *Error) undecided() bool { return e.status() >= http.StatusInternalServerError }
+
 func (e *Error) json() []byte {
 	b, err := json.Marshal(e)
 	if err != nil {
