@@ -36,6 +36,9 @@ func (s *Socket) authenticate(in incoming) {
 	p.tried() // before the answer, behind which the client may try again
 	if e != nil {
 		s.link.fail(in, e)
+		if e.undecided() {
+			return
+		}
 		p.failed()
 		if p == nil && s.failed() {
 			s.close(ReasonUnauthorized)

@@ -136,6 +136,13 @@ func (s *Server) moveCredentials(r *http.Request) (shown, *Error) {
 	if m.token != "" && header == "" {
 		m.headers().Set("Authorization", "Bearer "+m.token)
 	}
+	if m.query == nil && slices.ContainsFunc(s.cfg.Credentials, Source.inURL) {
+		// What cannot be parsed is no parameter to anybody, but loggers would
+		// write it down, and with it a token that stands there.
+		if query, err := url.ParseQuery(m.req.URL.RawQuery); err != nil {
+			m.query = query
+		}
+	}
 	if m.query != nil {
 		u := *m.req.URL
 		u.RawQuery = m.query.Encode()

@@ -60,7 +60,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// status is the HTTP answer for e, and closeCode the WebSocket one.
+// status is the HTTP answer for e. The WebSocket one is closeCodeFor.
 func (e *Error) status() int {
 	switch e.Code {
 	case CodeBadRequest:
@@ -78,6 +78,10 @@ func (e *Error) status() int {
 	}
 	return cmp.Or(e.http, http.StatusForbidden)
 }
+
+// undecided reports whether e says that it is not known, for reasons of this side,
+// whether its peer may: that is no failure of the peer's.
+func (e *Error) undecided() bool { return e.status() >= http.StatusInternalServerError }
 
 func (e *Error) json() []byte {
 	b, err := json.Marshal(e)

@@ -21,7 +21,7 @@ type Identity struct {
 	User      any       // the app's own value, for User[T]
 }
 
-// Is reports whether id names the same user as other. Two nobodies are the same.
+// is reports whether id names the same user as other. Two nobodies are the same.
 func (id *Identity) is(other *Identity) bool {
 	if id == nil || other == nil {
 		return id == other

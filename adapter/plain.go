@@ -38,7 +38,6 @@ type plainSocket struct {
 	conn   plainConn
 }
 
-// newMessage checks that an event can be sent.
 func (p *plainConn) encode(m *message) ([]engine.Frame, error) {
 	if m.plain == nil {
 		if err := m.encodePlain(); err != nil {

@@ -67,7 +67,7 @@ func (h *Handshake) token() string {
 	return bareToken(string(line))
 }
 
-// sockets returns the open sockets that are meant.
+// socketsOf returns the open sockets that are meant.
 func (s *Server) socketsOf(w Who) (found []*Socket) {
 	if w.by == bySession {
 		return s.follow.sockets(w.value)

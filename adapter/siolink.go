@@ -88,7 +88,9 @@ func (s *sioSocket) refuse(e *Error) {
 	if _, ok := s.conn.drop(s); ok {
 		s.conn.refuse(s.socket.ns.name, e.Message, e.json())
 		s.conn.connectBy()
-		s.pending().failed()
+		if !e.undecided() {
+			s.pending().failed()
+		}
 	}
 	s.socket.ended(ReasonRefused)
 }

@@ -46,7 +46,8 @@ type Pinger interface {
 //	srv.Use(sessions.Sessions("sid", store))
 //
 // The wrapper tells a dead store from a logout; saves only what a request
-// changed, on top of what is stored by then; refuses saves of sessions that
+// changed, on top of what is stored by then (a value that is no plain string,
+// number or boolean may have been changed in place, and counts as changed); refuses saves of sessions that
 // have ended (ErrSessionGone); discards saves made during a replay; and lets
 // open sockets follow every save and delete.
 //
