@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -209,11 +210,28 @@ func (p *pass) finish() {
 	p.over = true
 }
 
-// identify asks the app who the chain found.
+// identify finds out who the chain found.
 func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 	if v == nil {
 		return nil, errLostContext
 	}
+	id, err := s.ask(c)
+	if id == nil {
+		return nil, err
+	}
+	if l := v.session(); l != nil {
+		if l.view != nil {
+			if err := l.tokens.believe(c.Request.Context(), l, id); err != nil {
+				return nil, err
+			}
+		}
+		id.SessionID = cmp.Or(id.SessionID, l.id)
+	}
+	return id, nil
+}
+
+// ask asks the app who the chain found.
+func (s *Server) ask(c *gin.Context) (*Identity, error) {
 	if s.identity == nil {
 		return nil, nil
 	}
@@ -227,9 +245,6 @@ func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 	id := *found
 	if id.UserID == "" {
 		return nil, errors.New("adapter: Identify returned an Identity without a UserID; nobody is nil")
-	}
-	if l := v.session(); l != nil && id.SessionID == "" {
-		id.SessionID = l.id
 	}
 	return &id, nil
 }

@@ -83,6 +83,7 @@ type cluster struct {
 
 	changes changes
 	hearing hearing
+	saved   savedRows
 
 	dropped    time.Time // when a message was, for want of room
 	complained time.Time
@@ -112,7 +113,7 @@ func (s *Server) joinCluster(bus backplane.Backplane, ended []Ending) error {
 		serving:  make(map[taskKey]context.CancelFunc),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.changes.c, c.hearing.c = c, c
+	c.changes.c, c.hearing.c, c.saved.c = c, c, c
 	c.keepEnded(ended)
 	s.cluster, s.follow.hashed = c, make(map[sessionHash]string)
 	return bus.Subscribe(c.id, c.deliver)
@@ -400,6 +401,7 @@ func (c *cluster) endedElsewhere(ended []backplane.Ended) {
 		if id := c.srv.follow.sessionOf(e.Session); id != "" {
 			c.srv.closeSession(id, ReasonSessionEnded)
 		}
+		c.saved.ended(e.Session)
 	}
 	c.srv.ledger.later(false, lasting...)
 }

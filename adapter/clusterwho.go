@@ -61,6 +61,7 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 			if id := c.srv.follow.sessionOf(m.hash); id != "" {
 				c.srv.closeSession(id, ReasonRevoked)
 			}
+			c.saved.ended(m.hash)
 		default:
 			if heard, ok := c.srv.revoked.hear(m, r.At, ago, life); ok {
 				news = append(news, endingOf(m, heard))

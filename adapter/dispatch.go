@@ -25,7 +25,7 @@ type item struct {
 // to be started.
 func (s *Socket) pushLocked(it item) engine.Task {
 	s.inbox = append(s.inbox, it)
-	s.pending += it.in.size()
+	s.pending += int32(it.in.size())
 	if s.dispatching {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (d *dispatcher) Run() {
 		it := s.inbox[0]
 		s.inbox[0] = item{}
 		s.inbox = s.inbox[1:]
-		s.pending -= it.in.size()
+		s.pending -= int32(it.in.size())
 		// Under the lock under which it changes: an event that is ahead of the
 		// turn in which guards and OnIdentity see a change does not see it.
 		id := s.Identity()

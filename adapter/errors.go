@@ -22,8 +22,8 @@ var (
 	// page, or a poll of Socket.IO.
 	ErrReadOnlySession = errors.New("adapter: a session kept in a cookie cannot be written from a socket")
 	// ErrNoSession is returned where a session is needed and the chain has
-	// loaded none through Server.Store.
-	ErrNoSession = errors.New("adapter: no session: use sessions.Sessions(name, srv.Store(store)) in the chain")
+	// loaded none through Server.Store or Server.TokenStore.
+	ErrNoSession = errors.New("adapter: no session: use sessions.Sessions(name, srv.Store(store)) in the chain, or a manager with srv.TokenStore(store)")
 	// ErrUnknownSession is returned by Server.RevokeSession for a handle that is
 	// none of the user's.
 	ErrUnknownSession = errors.New("adapter: the user has no such session")

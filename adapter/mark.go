@@ -181,20 +181,33 @@ func (v *revocations) stamp(user, provider string) int64 {
 	return at
 }
 
-// login reports whether a session that Login made was revoked since.
-func (v *revocations) login(values map[any]any) bool {
-	if v.none() {
-		return false
-	}
-	user, _ := values[keyUser].(string)
-	if user == "" {
-		return false
-	}
-	provider, _ := values[keyProvider].(string)
+// A login is whose a session is, by its own values, and since when. Of one in a
+// TokenStore that is nobody's yet, only the time is known.
+type login struct {
+	user, provider string
+	at             int64 // Unix nanoseconds; 0 is before everything
+}
+
+func loginOf(values map[any]any) (l login) {
+	l.user, _ = values[keyUser].(string)
+	l.provider, _ = values[keyProvider].(string)
 	text, _ := values[keyAt].(string)
-	at, _ := strconv.ParseInt(text, 10, 64) // none is before everything
-	for _, w := range [...]Who{ByUser(user), ByProvider(provider)} {
-		if r, ok := v.find(w); ok && r.at > at {
+	l.at, _ = strconv.ParseInt(text, 10, 64)
+	return l
+}
+
+// login reports whether the login that a session notes was revoked since.
+func (v *revocations) login(values map[any]any) bool {
+	return !v.none() && v.ends(loginOf(values))
+}
+
+// ends reports whether a login was revoked since.
+func (v *revocations) ends(l login) bool {
+	if l.user == "" {
+		return false
+	}
+	for _, w := range [...]Who{ByUser(l.user), ByProvider(l.provider)} {
+		if r, ok := v.find(w); ok && r.at > l.at {
 			return true
 		}
 	}
@@ -203,11 +216,7 @@ func (v *revocations) login(values map[any]any) bool {
 
 // token reports whether the token of a request was revoked, whenever.
 func (v *revocations) token(authorization string) bool {
-	token, ok := cutBearer(authorization)
-	if !ok {
-		return false
-	}
-	_, ok = v.find(ByToken(token))
+	_, ok := v.find(ByToken(bareToken(authorization)))
 	return ok
 }
 
@@ -216,6 +225,11 @@ func (v *revocations) token(authorization string) bool {
 func (v *revocations) since(w Who, t time.Time) bool {
 	r, ok := v.find(w)
 	return ok && r.born.After(t)
+}
+
+// anySince reports whether who has logged in was revoked after t.
+func (v *revocations) anySince(l login, t time.Time) bool {
+	return v.since(ByUser(l.user), t) || v.since(ByProvider(l.provider), t)
 }
 
 // latest returns what other nodes are told: no more than limit, the latest.

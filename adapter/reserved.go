@@ -2,6 +2,8 @@ package adapter
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -40,4 +42,28 @@ func checkOwn(loaded, values map[any]any) error {
 func isOwn(key any) bool {
 	name, ok := key.(string)
 	return ok && strings.HasPrefix(name, ownPrefix)
+}
+
+// hasOwn reports whether any of the adapter's own values is there.
+func hasOwn(all ...map[any]any) bool {
+	return slices.ContainsFunc(all, func(values map[any]any) bool {
+		for k := range values {
+			if isOwn(k) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// ownOf returns the adapter's own among values.
+func ownOf(values map[any]any) map[any]any {
+	own := maps.Clone(values)
+	maps.DeleteFunc(own, func(k, _ any) bool { return !isOwn(k) })
+	return own
+}
+
+// dropOwn deletes the adapter's own values.
+func dropOwn(values map[any]any) {
+	maps.DeleteFunc(values, func(k, _ any) bool { return isOwn(k) })
 }

@@ -165,14 +165,14 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 		if err := t.Touch(ctx, id, maxAge); err != nil {
 			return 0, fmt.Errorf("adapter: touch session: %w", err)
 		}
-		h.srv.follow.extend(id, maxAge)
+		h.srv.follow.extend(id, life)
 		return life, nil
 	}
 	header, err := h.save(req, id, got)
 	if err != nil {
 		return 0, err
 	}
-	h.srv.follow.extend(id, maxAge)
+	h.srv.follow.extend(id, life)
 	for _, c := range setCookies(header) {
 		if c.Name == ref.name {
 			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
@@ -181,12 +181,12 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 	return life, nil
 }
 
-// extend notes that a session lives for maxAge seconds from now.
-func (f *follower) extend(id string, maxAge int) {
-	if maxAge <= 0 {
+// extend notes for how long a session lives from now; zero is until its browser ends.
+func (f *follower) extend(id string, life time.Duration) {
+	if life <= 0 {
 		return
 	}
-	ends := time.Now().Add(time.Duration(maxAge) * time.Second)
+	ends := time.Now().Add(life)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {

@@ -322,7 +322,7 @@ func (s *Server) identifyPage(c *gin.Context) {
 	}
 	setIdentity(c, id)
 	if v.page {
-		s.lookAgain(c, v)
+		s.lookAgain(c, v, id)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // Values are what a session holds. Keys and values are what the store can
-// carry; strings always are. Keys that begin with "usher." are the adapter's own:
+// carry; strings always are, and keys of a TokenStore are nothing else. Keys that begin with "usher." are the adapter's own:
 // whatever changes them is not saved.
 type Values map[any]any
 
@@ -31,9 +31,13 @@ type Session struct {
 // ref is what a socket remembers of its session: where it is kept and under
 // which cookie the browser knows it.
 type sessionRef struct {
-	store *store
-	name  string
+	store  *store
+	tokens *tokenStore // in the place of store; it needs no cookie
+	name   string
 }
+
+// ref is what a socket is to remember of the session.
+func (l *loaded) ref() sessionRef { return sessionRef{l.store, l.tokens, l.name} }
 
 // Session returns the socket's hold on its session.
 func (s *Socket) Session() *Session { return &Session{s.ns.srv, s} }
@@ -66,6 +70,13 @@ func (h *Session) load(ctx context.Context) (*gsessions.Session, *http.Request, 
 // It fails with ErrSessionGone after a logout, and with the store's error when
 // the store does not answer.
 func (h *Session) Get(ctx context.Context, key any) (any, error) {
+	if ref, id := h.s.session(); ref.tokens != nil && id != "" {
+		got, err := ref.tokens.load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return got.values[key], nil
+	}
 	got, _, err := h.load(ctx)
 	if err != nil {
 		return nil, err
@@ -90,10 +101,10 @@ func (h *Session) Get(ctx context.Context, key any) (any, error) {
 // requests of a browser that keeps its session in a cookie.
 func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 	ref, id := h.s.session()
-	if ref.store == nil || id == "" {
+	if ref.store == nil && ref.tokens == nil || id == "" {
 		return ErrNoSession
 	}
-	if ref.store.inCookie.Load() && h.carrier() == nil {
+	if ref.store != nil && ref.store.inCookie.Load() && h.carrier() == nil {
 		return ErrReadOnlySession
 	}
 	unlock, err := h.srv.locks.lock(ctx, id)
@@ -101,6 +112,13 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 		return err
 	}
 	defer unlock()
+	if ref.tokens != nil {
+		if err := ref.tokens.update(ctx, id, f); err != nil {
+			return err
+		}
+		h.srv.sessionSaved(id)
+		return nil
+	}
 	got, r, err := h.load(ctx)
 	if err != nil {
 		return err
@@ -136,7 +154,7 @@ func (h *Session) Update(ctx context.Context, f func(Values) error) error {
 // session's lock held, and returns the headers that the client would get.
 func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http.Header, error) {
 	ref, _ := h.s.session()
-	if h.srv.ended.has(id) {
+	if h.srv.ended.has(id) || h.srv.revoked.login(got.Values) {
 		return nil, ErrSessionGone
 	}
 	got.Options = keptOptions(got)
@@ -145,6 +163,7 @@ func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http
 	if err := ref.store.inner.Save(r, &w, got); err != nil {
 		return nil, fmt.Errorf("adapter: save session: %w", err)
 	}
+	ref.store.note(r, got)
 	if h.srv.ended.has(id) {
 		return nil, ref.store.undo(r, got, id)
 	}

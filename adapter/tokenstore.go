@@ -2,18 +2,12 @@ package adapter
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gin-gonic/gin"
 )
 
 // A TokenStore keeps sessions, as bytes, under the tokens that clients show. It
@@ -53,9 +47,9 @@ type (
 
 // TokenStore is Store for a manager of alexedwards/scs: it wraps the store so
 // that the server notices what happens to its sessions. Wrap it once, before the
-// manager is used:
+// manager is used, and name the manager's codec if it is not scs.GobCodec:
 //
-//	manager.Store = srv.TokenStore(manager.Store)
+//	manager.Store = srv.TokenStore(manager.Store, manager.Codec)
 //	srv.Use(wrap(manager.LoadAndSave)) // any adapter for middlewares of net/http
 //
 // A session of such a store is known by the token, which becomes
@@ -67,19 +61,36 @@ type (
 // committed for a session that has ended is refused with ErrSessionGone, and
 // what is committed in a replay is discarded.
 //
+// A commit writes what its request has changed, on top of what is stored by then:
+// pages and Socket.Session that change different keys both keep theirs, also across
+// a RenewToken. The manager's own Commit outside of a request behind HTTP, as in a
+// handler that has called Load, writes the whole session.
+//
+// Revoke of a user or provider ends sessions too. For that it is noted in each, at
+// the end of a page behind HTTP that has saved it, whom Identify names then. A session
+// that was made elsewhere and notes nobody is refused once, with 401, and is over if
+// its user was revoked after it was made, or within the minute before. The notes, the
+// session's expiry among them, lie under keys that begin with "usher.", where the
+// manager's Keys lists them. They are the adapter's: a commit that changes one fails,
+// and Clear takes them along.
+//
 // LoadAndSave belongs into the chain alone. If it stands around the engine as
 // well, that one has loaded the session where the server cannot see it, and
 // everything is noticed by the next replay only.
 //
-// A commit writes the whole session: of two at the same time the last one stays.
-// A session with an IdleTimeout is kept alive by requests, not by open sockets.
-// Socket.Session does not know these sessions; a handler asks the manager, whose
-// Load takes the token from the cookies of Socket.Handshake.
+// A session with an IdleTimeout is kept alive by requests, not by open sockets:
+// Config.Rolling does nothing for it, and Session.Update leaves its end where it is.
+//
+// Bytes that the codec does not decode stay as they are. Then Socket.Session fails,
+// commits write the whole session, and Revoke of a user ends its sockets alone.
 //
 // What is returned has all the methods with a context, and All and AllCtx if
 // inner has one of the two.
-func (s *Server) TokenStore(inner TokenStore) TokenStore {
-	st := &tokenStore{srv: s, inner: inner}
+func (s *Server) TokenStore(inner TokenStore, codec ...TokenCodec) TokenStore {
+	st := &tokenStore{srv: s, inner: inner, codec: gobCodec{}}
+	if len(codec) > 0 && codec[0] != nil {
+		st.codec = codec[0]
+	}
 	s.tokenStores = append(s.tokenStores, st)
 	_, lists := inner.(lister)
 	if _, listsCtx := inner.(listerCtx); lists || listsCtx {
@@ -91,12 +102,13 @@ func (s *Server) TokenStore(inner TokenStore) TokenStore {
 type tokenStore struct {
 	srv   *Server
 	inner TokenStore
+	codec TokenCodec
 	life  atomic.Int64 // the longest that a session was kept for
 
 	answers condition
 
-	mu      sync.Mutex
-	renewed map[string]int // tokens deleted by requests that still run, and may put another one in their place
+	mu        sync.Mutex
+	unsettled map[string]int // tokens that pages which still run have deleted, maybe for another one, or committed
 }
 
 // errRenewing is why a replay cannot tell who it is.
@@ -116,58 +128,69 @@ func (st *tokenStore) FindCtx(ctx context.Context, token string) ([]byte, bool, 
 	}
 	// Looked at last: whoever ends a session leaves the tombstone first.
 	if st.srv.ended.has(token) {
-		if v != nil && v.replay && st.isRenewed(token) {
+		if v != nil && v.replay && st.isUnsettled(token) {
 			v.fail(errRenewing)
 		}
 		return nil, false, nil
 	}
-	if found {
-		v.addLoaded(&loaded{tokens: st, id: token})
+	if !found {
+		return nil, false, nil
 	}
-	return b, found, nil
+	l := &loaded{tokens: st, id: token}
+	// Bytes of another codec are the manager's alone.
+	if got, err := st.decode(b); err == nil {
+		if st.srv.revoked.login(got.values) {
+			return nil, false, nil
+		}
+		l.base, l.expires = got.values, got.expires()
+		l.view = &tokenView{deadline: got.deadline, login: loginOf(got.values)}
+	}
+	v.addLoaded(l)
+	return b, true, nil
 }
 
-// CommitCtx writes a session, unless it has ended.
+// CommitCtx writes what the visit has changed of a session, on top of what is stored
+// now, unless it has ended.
 func (st *tokenStore) CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error {
 	v := visitOf(ctx)
 	if v != nil && v.replay {
 		v.addSave(caller())
 		return nil
 	}
-	if st.srv.ended.has(token) {
-		return ErrSessionGone
-	}
-	found := v.found(st, token)
-	if found {
-		// A commit makes a session where there is none: it would bring back one
-		// that was deleted where nobody tells this process of it.
-		_, still, err := st.find(ctx, token)
-		if err != nil {
-			return fmt.Errorf("adapter: save session: %w", err)
-		}
-		if !still {
-			return ErrSessionGone
-		}
-	}
-	for life := int64(time.Until(expiry)); ; {
-		longest := st.life.Load()
-		if life <= longest || st.life.CompareAndSwap(longest, life) {
-			break
-		}
-	}
-	if err := st.commit(ctx, token, b, expiry); err != nil {
+	unlock, err := st.srv.locks.lock(ctx, token)
+	if err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
 	}
+	defer unlock()
+	l := v.found(st, token)
 	if st.srv.ended.has(token) {
-		// Ended while it was written: what was written must not stay. The
-		// deletion that ended it may have come before our write.
-		return errors.Join(ErrSessionGone, st.outlive(ctx, token, st.drop(ctx, token)))
+		if l != nil && l.view != nil && l.view.refused {
+			return nil // the answer says so
+		}
+		return ErrSessionGone
 	}
-	if !found {
-		v.addLoaded(&loaded{tokens: st, id: token})
+	row, found, err := st.find(ctx, token)
+	if err != nil {
+		return fmt.Errorf("adapter: save session: %w", err)
 	}
-	for _, from := range v.committed(st, token) {
-		st.srv.ended.succeeded(from, token, v.peer)
+	if l != nil && !found {
+		// A commit makes a session where there is none: it would bring back one
+		// that was deleted where nobody tells this process of it.
+		return ErrSessionGone
+	}
+	var stored *tokenSession
+	if found {
+		stored, _ = st.decode(row)
+	}
+	now, err := st.save(ctx, l, stored, token, b, expiry)
+	if err != nil {
+		return err
+	}
+	if l != nil || !found { // else it is another visit's
+		v.noteSaved(l, now)
+		for _, from := range v.committed(st, token) {
+			st.srv.ended.succeeded(from, token, v.peer)
+		}
 	}
 	st.srv.sessionSaved(token)
 	return nil
@@ -185,6 +208,7 @@ func (st *tokenStore) DeleteCtx(ctx context.Context, token string) error {
 	}
 	wait := v.deleted(st, token)
 	st.end(token, tombstoneLife)
+	v.carry(ctx, st, token)
 	err := st.drop(ctx, token)
 	if !wait {
 		st.srv.closeSession(token, ReasonSessionEnded)
@@ -257,27 +281,27 @@ func (st *tokenStore) sessionLife() time.Duration {
 	return max(time.Duration(st.life.Load()), cookieLife)
 }
 
-func (st *tokenStore) renew(token string) {
+func (st *tokenStore) unsettle(token string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.renewed == nil {
-		st.renewed = make(map[string]int)
+	if st.unsettled == nil {
+		st.unsettled = make(map[string]int)
 	}
-	st.renewed[token]++
+	st.unsettled[token]++
 }
 
 func (st *tokenStore) settled(token string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.renewed[token]--; st.renewed[token] == 0 {
-		delete(st.renewed, token)
+	if st.unsettled[token]--; st.unsettled[token] == 0 {
+		delete(st.unsettled, token)
 	}
 }
 
-func (st *tokenStore) isRenewed(token string) bool {
+func (st *tokenStore) isUnsettled(token string) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.renewed[token] > 0
+	return st.unsettled[token] > 0
 }
 
 // An iterableTokenStore is one whose inner store can list its sessions.
@@ -296,173 +320,16 @@ func (st iterableTokenStore) AllCtx(ctx context.Context) (map[string][]byte, err
 		return nil, fmt.Errorf("adapter: list sessions: %w", err)
 	}
 	all = maps.Clone(all)
-	maps.DeleteFunc(all, func(token string, _ []byte) bool { return st.srv.ended.has(token) })
+	maps.DeleteFunc(all, func(token string, b []byte) bool {
+		if st.srv.ended.has(token) {
+			return true
+		}
+		got, err := st.decode(b)
+		return err == nil && st.srv.revoked.login(got.values)
+	})
 	return all, nil
 }
 
 func (st iterableTokenStore) All() (map[string][]byte, error) {
 	return st.AllCtx(context.Background())
-}
-
-// A renewal is what the request of a page has done to the sessions of one
-// TokenStore.
-type renewal struct {
-	store *tokenStore
-	from  []string // what it has come with, and deleted
-	to    string   // what it has committed
-}
-
-// found reports whether the visit has loaded the session of a token, or made it.
-func (v *visit) found(st *tokenStore, token string) bool {
-	if v == nil {
-		return false
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.foundLocked(st, token) != nil
-}
-
-func (v *visit) foundLocked(st *tokenStore, token string) *loaded {
-	for _, l := range v.loaded {
-		if l.tokens == st && l.id == token {
-			return l
-		}
-	}
-	return nil
-}
-
-// committed notes a commit, and returns the sessions in whose place it comes.
-func (v *visit) committed(st *tokenStore, token string) (from []string) {
-	if v == nil || !v.page {
-		return nil
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	r := v.renewalLocked(st)
-	r.to = token
-	return slices.Clone(r.from)
-}
-
-// deleted notes that the visit's session was deleted. It reports false if that
-// is nothing to wait for: the session is another one, or nobody will look at
-// the end of the visit.
-func (v *visit) deleted(st *tokenStore, token string) bool {
-	if v == nil {
-		return false
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, r := range v.renewals {
-		if r.store == st && slices.Contains(r.from, token) {
-			return true // once more
-		}
-	}
-	l := v.foundLocked(st, token)
-	if l == nil {
-		return false
-	}
-	l.id = ""
-	if !v.page {
-		return false
-	}
-	r := v.renewalLocked(st)
-	r.from = append(r.from, token)
-	if r.to == token {
-		r.to = ""
-	}
-	st.renew(token)
-	return true
-}
-
-func (v *visit) renewalLocked(st *tokenStore) *renewal {
-	for _, r := range v.renewals {
-		if r.store == st {
-			return r
-		}
-	}
-	r := &renewal{store: st}
-	v.renewals = append(v.renewals, r)
-	return r
-}
-
-// takeRenewals returns what the visit has done in which sessions were deleted,
-// once.
-func (v *visit) takeRenewals() []*renewal {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	all := v.renewals
-	v.renewals = nil
-	return slices.DeleteFunc(all, func(r *renewal) bool { return len(r.from) == 0 })
-}
-
-func (v *visit) renews() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.ContainsFunc(v.renewals, func(r *renewal) bool { return len(r.from) > 0 })
-}
-
-// pageVisit is the beginning of the chain on a page.
-func (s *Server) pageVisit(c *gin.Context) {
-	v := new(visit)
-	c.Request = c.Request.WithContext(v.with(c.Request.Context()))
-	if len(s.tokenStores) > 0 {
-		v.page, v.peer = true, peerOf(c.Request)
-		defer s.renewed(c, c.Request, v) // also if a handler panics
-		c.Next()
-	}
-}
-
-// lookAgain is the end of a page, still within its chain: if the request has
-// renewed its session, it finds out whose it is now.
-func (s *Server) lookAgain(c *gin.Context, v *visit) {
-	c.Next()
-	if !v.renews() {
-		return
-	}
-	if id, err := s.identify(c, v); err == nil && id != nil {
-		v.mu.Lock()
-		v.user = id.UserID
-		v.mu.Unlock()
-	}
-}
-
-// renewed lets the sockets of sessions that the request of a page has deleted
-// follow to the one it has committed, or ends them.
-func (s *Server) renewed(c *gin.Context, r *http.Request, v *visit) {
-	for _, done := range v.takeRenewals() {
-		// What the store calls a token may be its hash: only the answer has the
-		// cookie itself, with its name.
-		cookie := cookieOf(done.to, c.Writer.Header())
-		for _, from := range done.from {
-			if cookie == nil {
-				s.closeSession(from, ReasonSessionEnded)
-			} else {
-				s.followLogin(r, from, done.to, v.user, cookie)
-			}
-			done.store.settled(from)
-		}
-		if s.ended.has(done.to) { // before they came
-			s.closeSession(done.to, ReasonSessionEnded)
-		}
-	}
-}
-
-// cookieOf returns the cookie of an answer by which a client will show a token,
-// nil if there is none.
-func cookieOf(token string, answer http.Header) *http.Cookie {
-	if token == "" {
-		return nil
-	}
-	for _, c := range setCookies(answer) {
-		if c.Value == token || hashedToken(c.Value) == token {
-			return c
-		}
-	}
-	return nil
-}
-
-// hashedToken is what scs calls a token in its store with HashTokenInStore.
-func hashedToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
 }

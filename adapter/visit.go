@@ -21,6 +21,7 @@ type visit struct {
 	saves    []string // who tried to save during a replay
 	renewals []*renewal
 	user     string // whose the renewed session is
+	owner    *owner // whose one is that is saved from now on
 }
 
 type visitKey struct{}

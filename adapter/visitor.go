@@ -77,7 +77,7 @@ func (s *Server) followVisitor(r *http.Request, to *loaded) {
 		if sock.Identity() != nil || !sock.shake.Load().samePeer(r) {
 			continue
 		}
-		now := &admission{mount: sock.mount, sessionID: to.id, ref: sessionRef{to.store, to.name}}
+		now := &admission{mount: sock.mount, sessionID: to.id, ref: to.ref()}
 		now.shake = sock.shake.Load().withCookies(cookies)
 		now.bind(now.shake.Request(r.Context()))
 		if over, ok := sock.link.(*sioSocket); ok {

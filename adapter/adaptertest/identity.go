@@ -29,14 +29,13 @@ type Subject struct {
 	InCookie bool
 
 	// AtInterval says that the server is told nothing of these sessions: sockets
-	// follow at their next replay, and a session ends for its own kind alone.
+	// follow at their next replay, a session ends for its own kind alone,
+	// Socket.Session does not know them, and Server.Revoke of a user leaves them.
 	AtInterval bool
 
-	// Foreign says that sessions are another package's: Socket.Session does not
-	// know them, Server.Revoke of a user does not end them, a socket in use does
-	// not extend them, and one of a visitor without a session does not follow a
-	// login; a page whose session cannot be loaded or saved gets that package's
-	// answer, 500.
+	// Foreign says that sessions are another package's: a page whose session cannot
+	// be loaded or saved gets that package's answer, 500. A socket in use does not
+	// extend them, and one of a visitor without a session does not follow a login.
 	Foreign bool
 }
 
@@ -276,7 +275,7 @@ func (r *row) changed() {
 	}
 	alice.MustPost("/set?key=color&value=blue")
 	switch {
-	case r.Foreign:
+	case r.AtInterval:
 		if f := c.Call("get", pair{Key: "color"}); f.Error == nil {
 			r.t.Errorf("get color = %s: Socket.Session knows these sessions now", f)
 		}
@@ -440,16 +439,12 @@ func (r *row) awaitIdentity(c Client, roles ...string) {
 // comes, and is no logout. Where the server is not told when that will be it is
 // noticed by the next replay.
 func (r *row) sessionExpires() {
-	var cfg adapter.Config
-	if r.Foreign {
-		cfg.Revalidate = interval
-	}
-	r.start(cfg, r.Open(r.t, soon), nil)
+	r.start(adapter.Config{}, r.Open(r.t, soon), nil)
 	alice := r.site.NewBrowser(r.t, "alice")
 	thief := alice.Clone() // whose jar does not forget
 	c := thief.Connect(r.way)
-	if r.Foreign {
-		r.wantEnd(c, adapter.ReasonSessionEnded, adapter.ReasonUnauthorized)
+	if r.AtInterval {
+		r.wantEnd(c, adapter.ReasonUnauthorized)
 	} else {
 		r.wantEnd(c, adapter.ReasonExpired)
 	}
@@ -517,7 +512,7 @@ func (r *row) revoked() {
 		r.wantEnd(c, adapter.ReasonRevoked)
 	}
 	for name, b := range map[string]*Browser{"phone": phone, "laptop": laptop} {
-		if r.Foreign {
+		if r.AtInterval {
 			if status, user := b.Get("/me"); status != http.StatusOK || user != "alice" {
 				r.t.Errorf("%s: GET /me: %d %s: Revoke ends these sessions now", name, status, user)
 			}
@@ -631,7 +626,7 @@ func (r *row) storeDown() {
 		r.t.Errorf("a handshake without the store: %+v, want %d", refusal, handshake)
 	}
 	r.wantUser(c, "alice")
-	if !r.Foreign {
+	if !r.AtInterval {
 		if f := c.Call("get", pair{Key: "color"}); f.Error == nil || f.Error.Code == "gone" {
 			r.t.Errorf("get without the store = %s, want an error that is not the session's end", f)
 		}

@@ -62,7 +62,7 @@ var identifying = []row{
 	{name: "gin-contrib/httpsign", module: "github.com/gin-contrib/httpsign", place: use, build: buildSignature,
 		note: "a replay checks the date of the handshake again: after the validator's 30 s it answers 400, which says nothing about who it is, and after `Config.MaxStale` sockets end. Set a `DateValidator` with a larger `TimeGap`"},
 	{name: "alexedwards/scs", module: "github.com/alexedwards/scs/v2", place: use, build: buildSCS,
-		note: "through gwatts/gin-adapter, its store through `srv.TokenStore`. The session is in the request's context, for `Identify`; `s.Session()`, `srv.Login` and `srv.Logout` know only gin-contrib's: `RenewToken` and `Destroy` are what sockets follow. With an `IdleTimeout` it writes whenever it loads; a replay's write is discarded. Wrapped by hand it needs its own `ResponseWriter` in the place of `c.Writer`, on pages too"},
+		note: "through gwatts/gin-adapter, its store through `srv.TokenStore`. The session is in the request's context, for `Identify`, and handlers have `s.Session()`. `srv.Login` and `srv.Logout` are for gin-contrib's: `RenewToken` and `Destroy` are what sockets follow here. A commit keeps what others have written meanwhile, and `srv.Revoke` of a user ends these sessions too. With an `IdleTimeout` it writes whenever it loads; a replay's write is discarded. Wrapped by hand it needs its own `ResponseWriter` in the place of `c.Writer`, on pages too"},
 }
 
 // loggedIn reads off what Server.Login has stored.

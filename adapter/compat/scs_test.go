@@ -33,6 +33,7 @@ type tokenDB struct {
 	*memstore.MemStore
 	down    atomic.Bool
 	broken  atomic.Bool   // for what is to be deleted
+	expiry  atomic.Int64  // of the last commit, in Unix nanoseconds
 	finds   chan struct{} // receives of every look while it is down, if somebody waits
 	commits atomic.Int64
 	writing atomic.Pointer[adaptertest.Gate] // where commits wait, if there is one
@@ -57,6 +58,7 @@ func (db *tokenDB) Find(token string) ([]byte, bool, error) {
 
 func (db *tokenDB) Commit(token string, b []byte, expiry time.Time) error {
 	db.commits.Add(1)
+	db.expiry.Store(expiry.UnixNano())
 	if db.down.Load() {
 		return errDown
 	}
@@ -80,12 +82,18 @@ type tokenSite struct {
 	manager *scs.SessionManager
 	slow    *adaptertest.Gate // where POST /slow waits, the session loaded
 	logged  *buffer
+	more    func(*gin.RouterGroup) // adds pages, if it is not nil
 }
 
 func newTokenSite(t *testing.T, db scs.Store, cfg adapter.Config, setup func(*tokenSite)) *tokenSite {
 	t.Helper()
+	return newTokenSiteWith(t, scs.New(), db, cfg, setup)
+}
+
+func newTokenSiteWith(t *testing.T, manager *scs.SessionManager, db scs.Store, cfg adapter.Config, setup func(*tokenSite)) *tokenSite {
+	t.Helper()
 	gin.SetMode(gin.ReleaseMode)
-	s := &tokenSite{manager: scs.New(), slow: adaptertest.NewGate(), logged: new(buffer)}
+	s := &tokenSite{manager: manager, slow: adaptertest.NewGate(), logged: new(buffer)}
 	cfg.Logger = slog.New(slog.NewTextHandler(s.logged, nil))
 	srv, err := adapter.New(cfg)
 	if err != nil {
@@ -109,11 +117,11 @@ func newTokenSite(t *testing.T, db scs.Store, cfg adapter.Config, setup func(*to
 		return id.UserID, nil
 	})
 	adapter.Handle(srv, "color", func(ctx context.Context, sock *adapter.Socket, _ string) (string, error) {
-		session, err := recipes.SCSOf(ctx, s.manager, sock)
+		color, err := sock.Session().Get(ctx, "color")
 		if err != nil {
 			return err.Error(), nil
 		}
-		return s.manager.GetString(session, "color"), nil
+		return fmt.Sprint(color), nil
 	})
 	if setup != nil {
 		setup(s)
@@ -175,6 +183,9 @@ func (s *tokenSite) pages(g *gin.RouterGroup) {
 	g.GET("/me", func(c *gin.Context) {
 		c.String(http.StatusOK, s.manager.GetString(c.Request.Context(), "user"))
 	})
+	if s.more != nil {
+		s.more(g)
+	}
 }
 
 // browser returns one with a session, of user unless that is empty.

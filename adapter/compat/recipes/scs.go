@@ -2,7 +2,6 @@ package recipes
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	"github.com/alexedwards/scs/v2"
@@ -15,7 +14,7 @@ import (
 // SCS identifies people by a session of alexedwards/scs, whose middleware is one
 // of net/http.
 func SCS(srv *adapter.Server, manager *scs.SessionManager) {
-	manager.Store = srv.TokenStore(manager.Store) // wrapped, so that sockets follow RenewToken and Destroy
+	manager.Store = srv.TokenStore(manager.Store, manager.Codec) // wrapped, so that sockets follow RenewToken and Destroy
 	srv.Use(ginadapter.Wrap(manager.LoadAndSave))
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 		id := manager.GetString(c.Request.Context(), "user")
@@ -43,18 +42,13 @@ func SCSLogin(manager *scs.SessionManager, check func(*gin.Context) (user string
 	}
 }
 
-// SCSOf is how a handler reads the session of its socket as it is now: the
-// result is the context that the manager's methods take. What they change there
-// is stored with manager.Commit, which fails with adapter.ErrSessionGone after a
-// logout.
-func SCSOf(ctx context.Context, manager *scs.SessionManager, s *adapter.Socket) (context.Context, error) {
-	cookie, err := s.Handshake().Request(ctx).Cookie(manager.Cookie.Name)
-	if err != nil {
-		return nil, err
-	}
-	loaded, err := manager.Load(ctx, cookie.Value)
-	if err == nil && manager.Token(loaded) == "" {
-		err = errors.New("the session has ended")
-	}
-	return loaded, err
+// SCSColor is a handler of an event: it reads and changes the session as it is now.
+// What a page writes meanwhile stays, and after a logout it is adapter.ErrSessionGone.
+func SCSColor(ctx context.Context, s *adapter.Socket, next string) (was string, err error) {
+	err = s.Session().Update(ctx, func(v adapter.Values) error {
+		was, _ = v["color"].(string)
+		v["color"] = next
+		return nil
+	})
+	return was, err
 }
