@@ -81,11 +81,10 @@ func Identity(t *testing.T, s Subject) {
 }
 
 // life is that of sessions that are not to expire; soon of what is, when a
-// socket is open; brief of what is kept alive.
+// socket is open.
 const (
-	life  = time.Hour
-	soon  = 5 * time.Second
-	brief = 3 * time.Second
+	life = time.Hour
+	soon = 5 * time.Second
 )
 
 // overdue is by how much a session may outlive its life: signed cookies count in
@@ -456,15 +455,16 @@ func (r *row) sessionExpires() {
 // its MaxAge, and nothing else does. Sessions in a cookie cannot be extended from
 // there, and those of others are not.
 func (r *row) inUse() {
-	r.start(adapter.Config{Rolling: true, Revalidate: interval}, r.Open(r.t, brief), nil)
+	r.start(adapter.Config{Rolling: true, Revalidate: interval}, r.Open(r.t, soon), nil)
+	// Their jars do not forget, as those of browsers would.
+	idle := r.site.NewBrowser(r.t, "bob").Clone().Connect(r.way)
 	alice := r.site.NewBrowser(r.t, "alice")
 	alice.MustPost("/set?key=color&value=blue")
-	began, use := time.Now(), brief+overdue+time.Second
+	began, use := time.Now(), soon+overdue+interval
 	if r.InCookie || r.Foreign {
-		use = brief / 2
+		use = soon / 2
 	}
-	// Their jars do not forget, as those of browsers would.
-	idle, used := r.site.NewBrowser(r.t, "bob").Clone().Connect(r.way), alice.Clone().Connect(r.way)
+	used := alice.Clone().Connect(r.way)
 	again := time.NewTicker(interval)
 	defer again.Stop()
 	for time.Since(began) < use {
