@@ -83,7 +83,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	// Middlewares may have set cookies while they unwound, or above the route.
 	adm.shake = adm.shake.answered(req, adm.answer)
 	adm.hang(p)
-	adm.bind(req)
+	adm.bind(req, s.cfg.Cookie)
 	s.link(adm, req)
 	return adm
 }

@@ -79,7 +79,7 @@ func (s *Socket) mayBecome(adm *admission) *Error {
 		// Two people never share a socket.
 		return &Error{Code: CodeForbidden, Message: "this socket is somebody else's; connect again"}
 	}
-	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: adm.keys}
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: renewedKeys(s.left(), adm.keys)}
 	if err := s.ns.guard(ctx, s); err != nil {
 		return s.visible(err, authenticateEvent)
 	}
@@ -98,7 +98,6 @@ func (s *Socket) become(adm *admission) {
 			s.close(ReasonSessionEnded)
 			return
 		}
-		s.setLeft(adm.keys)
 		s.setIdentity(adm, ReasonSessionEnded)
 		return
 	}
@@ -147,6 +146,6 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	if now.isNobody() {
 		now.visitor = visitorOf(like)
 	}
-	now.bind(like)
+	now.bind(like, s.cfg.Cookie)
 	return now, nil
 }

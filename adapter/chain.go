@@ -11,9 +11,7 @@ import (
 	"runtime/debug"
 	"sync"
 
-	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
-	gsessions "github.com/gorilla/sessions"
 	"github.com/gorilla/websocket"
 )
 
@@ -75,7 +73,8 @@ type pass struct {
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error
 
-	keys map[any]any // for admit
+	keys         map[any]any // what the chain has left, for admit
+	before, once map[any]any // see beforeOnce
 
 	// What the chain's end came to; concluded under visit.mu.
 	over     bool // the chain has returned: a conclusion comes too late
@@ -116,10 +115,22 @@ func (s *Server) register(g *gin.RouterGroup, path string) {
 		methodUpgrade:   func(w when) bool { return w == each },
 	} {
 		handlers := gin.HandlersChain{enter}
+		once := false
 		for _, l := range s.chain {
-			if has(l.when) {
-				handlers = append(handlers, l.mw)
+			if !has(l.when) {
+				continue
 			}
+			if was := once; method == methodHandshake {
+				if once = l.when != always; once && !was {
+					handlers = append(handlers, beforeOnce)
+				} else if was && !once {
+					handlers = append(handlers, afterOnce)
+				}
+			}
+			handlers = append(handlers, l.mw)
+		}
+		if once {
+			handlers = append(handlers, afterOnce)
 		}
 		private.Handle(method, path, append(handlers, s.terminal)...)
 	}
@@ -156,7 +167,7 @@ func (s *Server) terminal(c *gin.Context) {
 		id, err = s.identify(c, &p.visit)
 	}
 	if err == nil {
-		p.keys = snapshotKeys(c)
+		p.keys = p.left(c)
 		err = p.admit(c.Request.Context(), id)
 	}
 	if p.failure() != nil {
@@ -246,6 +257,9 @@ func (s *Server) ask(c *gin.Context) (*Identity, error) {
 	if id.UserID == "" {
 		return nil, errors.New("adapter: Identify returned an Identity without a UserID; nobody is nil")
 	}
+	if id.expired() {
+		return nil, nil // a socket would be closed for it, and pages keep to the same
+	}
 	return &id, nil
 }
 
@@ -255,25 +269,6 @@ func (s *Server) refusal(err error) *Error {
 		return e
 	}
 	return &Error{Code: CodeUnavailable, Message: "it cannot be checked right now who you are; try again in a moment"}
-}
-
-// snapshotKeys copies what middlewares left with c.Set, except what is Gin's
-// own and dies with the request: a session kept from a handshake writes its
-// cookie into the response of whoever gets the pooled context next.
-func snapshotKeys(c *gin.Context) map[any]any {
-	var kept map[any]any
-	// Copy takes the lock that Set takes, as a goroutine of a middleware may.
-	for k, v := range c.Copy().Keys {
-		switch v.(type) {
-		case sessions.Session, map[string]sessions.Session, *gsessions.Session, *gsessions.Registry, *gin.Context, http.ResponseWriter, *http.Request, context.Context:
-			continue
-		}
-		if kept == nil {
-			kept = make(map[any]any)
-		}
-		kept[k] = v
-	}
-	return kept
 }
 
 // run sends p.req through the chain under the given method. A panic in the

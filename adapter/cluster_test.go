@@ -771,8 +771,9 @@ func (l *logBook) count(part string) (n int) {
 // A brokenBus is a backplane that fails when it is told to.
 type brokenBus struct {
 	backplane.Backplane
-	fail atomic.Bool
-	deaf atomic.Bool
+	fail   atomic.Bool
+	panics atomic.Bool // in the place of failing
+	deaf   atomic.Bool
 }
 
 func (b *brokenBus) Subscribe(node string, deliver func(*backplane.Message)) error {
@@ -785,6 +786,9 @@ func (b *brokenBus) Subscribe(node string, deliver func(*backplane.Message)) err
 
 func (b *brokenBus) Publish(ctx context.Context, batch []*backplane.Message) error {
 	if b.fail.Load() {
+		if b.panics.Load() {
+			panic("no connection")
+		}
 		return errors.New("no connection")
 	}
 	return b.Backplane.Publish(ctx, batch)
@@ -811,7 +815,7 @@ func startBare(t *testing.T, cfg adapter.Config, setup func(*adapter.Server)) *a
 
 func TestClusterLostBackplane(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
-	for _, how := range []string{"publishing fails", "nothing comes back"} {
+	for _, how := range []string{"publishing fails", "publishing panics", "nothing comes back"} {
 		t.Run(how, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var bus backplane.Memory
@@ -829,16 +833,15 @@ func TestClusterLostBackplane(t *testing.T) {
 				if err := srv.Health(t.Context()); err != nil || srv.Nodes() != 2 || other.Nodes() != 2 {
 					t.Fatalf("at first: %v, %d and %d nodes", err, srv.Nodes(), other.Nodes())
 				}
-				if how == "publishing fails" {
-					end.fail.Store(true)
-				} else {
-					end.deaf.Store(true)
-				}
+				fails := how != "nothing comes back"
+				end.panics.Store(how == "publishing panics")
+				end.fail.Store(fails)
+				end.deaf.Store(!fails)
 				time.Sleep(time.Minute)
 				if err := srv.Health(t.Context()); err == nil {
 					t.Error("Health of a server that is cut off: no error")
 				}
-				if how == "publishing fails" {
+				if fails {
 					if err := srv.ServerSideEmit("n", 1); err == nil {
 						t.Error("ServerSideEmit of a server that is cut off: no error")
 					}

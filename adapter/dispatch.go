@@ -63,7 +63,7 @@ func (d *dispatcher) Run() {
 		s.pending -= int32(it.in.size())
 		// Under the lock under which it changes: an event that is ahead of the
 		// turn in which guards and OnIdentity see a change does not see it.
-		id := s.Identity()
+		id, keys := s.Identity(), s.keys
 		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.pending <= inboxBytes/2
 		if resume {
 			s.paused = false
@@ -72,14 +72,14 @@ func (d *dispatcher) Run() {
 		if resume {
 			s.link.resume()
 		}
-		s.turn(it, id)
+		s.turn(it, id, keys)
 	}
 }
 
-// turn runs one item as id. It is the one place where a panic of user code is
+// turn runs one item as id, with what the chain had left. It is the one place where a panic of user code is
 // caught.
-func (s *Socket) turn(it item, id *Identity) {
-	ctx := &eventContext{Context: s.Context(), socket: s, identity: id}
+func (s *Socket) turn(it item, id *Identity, keys map[any]any) {
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: keys}
 	defer func() {
 		if v := recover(); v != nil {
 			s.ns.srv.log.Error("a handler panicked", "event", it.in.event, "socket", s.id, "panic", v, "stack", string(debug.Stack()))

@@ -131,7 +131,6 @@ func (s *Socket) askWith(token string, adm *admission) (*admission, error) {
 	if e != nil {
 		return nil, e
 	}
-	s.setLeft(now.keys)
 	s.shake.Store(now.shake)
 	s.adopt(now, false)
 	srv.follow.add(s, now)
@@ -154,5 +153,5 @@ func (s *Socket) let() error {
 	if err := s.ns.admits(id); err != nil {
 		return err
 	}
-	return s.ns.guard(&eventContext{Context: s.Context(), socket: s, identity: id}, s)
+	return s.ns.guard(&eventContext{Context: s.Context(), socket: s, identity: id, keys: s.left()}, s)
 }

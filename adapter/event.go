@@ -198,7 +198,7 @@ type eventContext struct {
 	socket   *Socket
 	identity *Identity
 	in       *incoming   // for guards of an event
-	keys     map[any]any // in the place of the socket's, for whom it is to become
+	keys     map[any]any // what the chain had left with c.Set
 }
 
 // eventContextKey finds the eventContext in contexts that were derived from it.
@@ -212,18 +212,11 @@ func (c *eventContext) Value(key any) any {
 		return c
 	case string:
 		// What middlewares left with c.Set, as *gin.Context has it.
-		if v, ok := c.left()[k]; ok {
+		if v, ok := c.keys[k]; ok {
 			return v
 		}
 	}
 	return c.Context.Value(key)
-}
-
-func (c *eventContext) left() map[any]any {
-	if c.keys != nil {
-		return c.keys
-	}
-	return c.socket.left()
 }
 
 // shortName is the name of an event as far as errors repeat it: a client may send

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,9 +60,9 @@ type binding struct {
 // session or token whose requests a chain cannot tell apart. It may look at
 // anything: a tenant in the path, a key in a header, the peer's address. Were
 // such sockets bound together, each replay would make them all who the first of
-// them is. Anonymous sockets without any credential have an empty key and a
+// them is. sticky is the cookie by which a proxy keeps connections apart. Anonymous sockets without any credential have an empty key and a
 // binding each.
-func (adm *admission) bind(r *http.Request) {
+func (adm *admission) bind(r *http.Request, sticky string) {
 	if adm.sessionID == "" && adm.token == "" {
 		return
 	}
@@ -78,20 +79,31 @@ func (adm *admission) bind(r *http.Request) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		certificate = string(r.TLS.PeerCertificates[0].Raw)
 	}
+	// Of the session the id is known, and its cookie may be signed anew each time;
+	// unless it is in there, where that of a tab which was opened before a page
+	// changed it is another one.
 	session := ""
-	if adm.ref.store != nil && adm.ref.store.inCookie.Load() {
-		// The session is in there: that of a tab which was opened before a page
-		// changed it is another one.
-		session = cookieIn(adm.shake.cookies, adm.ref.name)
+	if adm.ref.store != nil && !adm.ref.store.inCookie.Load() {
+		session = adm.ref.name
 	}
 	b := heads.Get().(*bytes.Buffer)
 	defer heads.Put(b)
 	b.Reset()
 	b.Write(binary.AppendUvarint(b.AvailableBuffer(), adm.mount.number))
-	for _, part := range [...]string{r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr), session, certificate} {
+	for _, part := range [...]string{r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr), certificate} {
 		b.Write(binary.AppendUvarint(b.AvailableBuffer(), uint64(len(part)))) // no part can pass for two
 		b.WriteString(part)
 	}
+	for part := range strings.SplitSeq(adm.shake.cookies, ";") {
+		part = strings.TrimSpace(part)
+		switch name, _, _ := strings.Cut(part, "="); name {
+		case session, sticky, visitorCookie, "__Host-" + visitorCookie: // no chain's business
+		default:
+			b.WriteString(part)
+			b.WriteByte(';') // there is none in a cookie
+		}
+	}
+	b.WriteByte('\n')
 	b.Write(headers)
 	sum := sha256.Sum256(b.Bytes())
 	adm.binding = "\x00" + string(sum[:16]) // no session's id begins so

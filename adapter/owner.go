@@ -87,7 +87,7 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCook
 			return false
 		}
 	}
-	now.address = was.address
+	now.address, now.keys = was.address, renewedKeys(was.keys, now.keys)
 
 	conn.mu.Lock()
 	conn.showsLocked(now, set)

@@ -278,7 +278,7 @@ func (s *Server) newReplay(m *mount) *pass {
 
 // found is what a replay has found, as far as it may be ended.
 func (p *pass) found() *admission {
-	adm := &admission{identity: p.identity, token: p.token, ran: p.ran}
+	adm := &admission{identity: p.identity, keys: p.keys, token: p.token, ran: p.ran}
 	if l := p.session(); l != nil {
 		adm.sessionID = l.id
 	}

@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -76,7 +77,7 @@ func (s *sender) Run() {
 		c.mu.Unlock()
 
 		ctx, cancel := context.WithTimeout(c.ctx, publishTimeout)
-		err := c.bus.Publish(ctx, batch)
+		err := c.publish(ctx, batch)
 		cancel()
 		if err != nil && c.ctx.Err() == nil {
 			err = fmt.Errorf("adapter: backplane: publish: %w", err)
@@ -93,6 +94,17 @@ func (s *sender) Run() {
 			c.catchUp()
 		}
 	}
+}
+
+// publish hands a batch to the backplane, where nobody else recovers.
+func (c *cluster) publish(ctx context.Context, batch []*backplane.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+			c.srv.log.Error("the backplane panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	return c.bus.Publish(ctx, batch)
 }
 
 // condition changes what the cluster's condition depends on, and says so once if

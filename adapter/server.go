@@ -49,10 +49,11 @@ type Server struct {
 	arriving    sync.RWMutex // see stands
 	locks       keyedLocks
 	mounts      atomic.Uint64
-	calls       atomic.Uint64 // ids of acknowledgements asked for
-	marks       atomic.Uint64 // of sockets that can be recovered
-	kept        atomic.Int64  // bytes that are kept for recovery
-	warned      sync.Map      // middlewares that a warning has named
+	mounted     atomic.Pointer[mount] // the last one: servers have one engine
+	calls       atomic.Uint64         // ids of acknowledgements asked for
+	marks       atomic.Uint64         // of sockets that can be recovered
+	kept        atomic.Int64          // bytes that are kept for recovery
+	warned      sync.Map              // middlewares that a warning has named
 
 	ctx    context.Context // ends with the server
 	cancel context.CancelCauseFunc
@@ -240,6 +241,7 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 		s.checkAbove(h)
 	}
 	m := &mount{engine: e, number: s.mounts.Add(1)}
+	s.mounted.Store(m)
 	s.register(g, s.cfg.Path+"ws")
 	g.GET(s.cfg.Path+"ws", maskOnPanic, func(c *gin.Context) { s.serveWebSocket(c, m) })
 	s.register(g, s.cfg.Path)
@@ -378,7 +380,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		}
 		sock.take(adm)
 		sock.ref, sock.sessionID = adm.ref, adm.sessionID // guards may ask for the session
-		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: adm.identity}, sock)
+		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: adm.identity, keys: adm.keys}, sock)
 	})
 	if adm == nil {
 		return

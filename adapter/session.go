@@ -242,7 +242,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	fresh.Values[keyProvider] = id.Provider
 	fresh.Values[keyAt] = strconv.FormatInt(s.revoked.stamp(id.UserID, id.Provider), 10)
 	if _, lists := st.inner.(SessionLister); lists {
-		describe(c, fresh.Values)
+		s.describe(c, fresh.Values)
 	}
 	// Some stores take a new session's id from the request's cookie.
 	bare := c.Request.Clone(c.Request.Context())

@@ -80,8 +80,11 @@ func StoredSessionOf(id string, values map[any]any) StoredSession {
 }
 
 // describe puts into the values of a new session where it was made.
-func describe(c *gin.Context, values map[any]any) {
-	values[keyAddress] = c.ClientIP()
+func (s *Server) describe(c *gin.Context, values map[any]any) {
+	values[keyAddress] = c.RemoteIP()
+	if m := s.mounted.Load(); m != nil {
+		values[keyAddress] = m.clientIP(c)
+	}
 	values[keyAgent] = clip(c.Request.UserAgent())
 }
 

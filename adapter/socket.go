@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -98,27 +97,6 @@ func (s *Socket) Handshake() *Handshake { return s.shake.Load() }
 func (s *Socket) Get(key any) (value any, ok bool) {
 	value, ok = s.left()[key]
 	return value, ok
-}
-
-// left returns what the chain has left with c.Set, which is not to be changed.
-func (s *Socket) left() map[any]any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys
-}
-
-// setLeft replaces what the chain has left, except for the query, which is the
-// client's.
-func (s *Socket) setLeft(keys map[any]any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if query, ok := s.keys[queryKey{}]; ok {
-		own := make(map[any]any, len(keys)+1)
-		maps.Copy(own, keys)
-		own[queryKey{}] = query
-		keys = own
-	}
-	s.keys = keys
 }
 
 // Auth decodes into v, a pointer, what a Socket.IO client gave as auth for this
@@ -352,7 +330,7 @@ func (s *Socket) connect(ctx context.Context, adm *admission, ask func(context.C
 	var err error
 	if ask != nil {
 		adm, err = ask(ctx)
-		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity()} // whom it has found
+		ctx = &eventContext{Context: s.Context(), socket: s, identity: s.Identity(), keys: s.left()} // whom it has found
 		if s.Identity().expired() {
 			s.close(ReasonExpired) // while the chain ran, as in turn
 		}
@@ -488,6 +466,7 @@ func (s *Socket) disconnected(context.Context) {
 func (s *Socket) setIdentity(adm *admission, gone Reason) {
 	old, id := s.Identity(), adm.identity
 	if old.equal(id) {
+		s.setLeft(adm.keys)
 		return
 	}
 	if old != nil && !old.is(id) {
@@ -520,6 +499,7 @@ func (s *Socket) adopt(adm *admission, announce bool) (task engine.Task) {
 	var old *Identity
 	if !s.ns.srv.stands(adm, func() {
 		old = s.identity.Swap(id)
+		s.keys = renewedKeys(s.keys, adm.keys)
 		if s.appeared && old == nil && id != nil {
 			s.ns.users.Add(id.UserID, s)
 		}

@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -109,7 +107,7 @@ func (st *store) Get(r *http.Request, name string) (*gsessions.Session, error) {
 // New loads the session that r's cookie names, or makes a new one.
 func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	v := visitOf(r.Context())
-	got, err := st.inner.New(r, name)
+	got, err := st.fetch(r, name)
 	if got == nil {
 		got = gsessions.NewSession(st.inner, name)
 		got.IsNew = true
@@ -155,12 +153,25 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 			l.ended, l.id = l.id, ""
 		}
 	}
-	l.base = maps.Clone(session.Values)
+	l.base = frozen(session.Values)
 	l.expires = expiryOf(session.Values)
 	if v.addLoaded(l); v == nil {
 		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
 	}
 	return session, err
+}
+
+// fetch asks the inner store for the session that r's cookie names.
+func (st *store) fetch(r *http.Request, name string) (*gsessions.Session, error) {
+	got, err := st.inner.New(r, name)
+	if _, asks := st.inner.(Pinger); !asks || err != nil || got != nil && !got.IsNew {
+		return got, err
+	}
+	if _, none := r.Cookie(name); none != nil || st.ping(r.Context()) != nil {
+		return got, err
+	}
+	// It answers by now. Whether it did before it does not say.
+	return st.inner.New(r, name)
 }
 
 // ping asks a store that is a Pinger whether it did what it says, or hides that
@@ -336,7 +347,7 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 			l.cookie = c.Value
 		}
 	}
-	l.base = maps.Clone(session.Values)
+	l.base = frozen(session.Values)
 	l.expires = expiryOf(session.Values)
 	return nil
 }
@@ -425,22 +436,12 @@ func rebase(values, base, changed map[any]any) {
 	}
 }
 
-// unchanged reports whether v is certainly what was loaded. A value behind a
-// reference may have been changed in place, so it counts as written.
-func unchanged(old, v any) bool {
-	switch reflect.ValueOf(v).Kind() {
-	case reflect.Map, reflect.Slice, reflect.Pointer, reflect.Interface, reflect.Chan, reflect.Func, reflect.Struct, reflect.Array:
-		return false
-	}
-	return old == v
-}
-
 // load asks the inner store afresh for the session that a cookie names.
 func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Session, error) {
 	r := (&http.Request{Header: make(http.Header)}).WithContext(ctx)
 	// As it came: net/http would quote or drop bytes that a store understands.
 	r.Header.Set("Cookie", name+"="+cookie)
-	got, err := st.inner.New(r, name)
+	got, err := st.fetch(r, name)
 	if err != nil && !isNobody(err, cookie) {
 		return nil, fmt.Errorf("adapter: load session: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -198,18 +197,10 @@ func inherit(from []map[any]any, values map[any]any) (own map[any]any, err error
 	return map[any]any{keyAt: strconv.FormatInt(loginOf(oldest).at, 10)}, nil
 }
 
-// rebased returns stored with the changes that lead from base to seen. What a codec
-// has read is shared with nobody, so whatever is equal is unchanged.
+// rebased returns stored with the changes that lead from base to seen.
 func rebased(stored, base, seen map[any]any) map[any]any {
-	base, changed := maps.Clone(base), maps.Clone(seen)
-	for k, was := range base {
-		if now, kept := changed[k]; kept && reflect.DeepEqual(was, now) {
-			delete(base, k)
-			delete(changed, k)
-		}
-	}
 	values := maps.Clone(stored)
-	rebase(values, base, changed)
+	rebase(values, base, seen)
 	return values
 }
 

@@ -36,7 +36,7 @@ func Wrap(mw gin.HandlerFunc) Guard {
 		p.w.header = make(http.Header)
 		c := gin.CreateTestContextOnly(&p.w, s.mount.engine)
 		if e, ok := ctx.Value(eventContextKey{}).(*eventContext); ok {
-			p.req, c.Keys = s.synthetic(ctx, e.in), maps.Clone(e.left())
+			p.req, c.Keys = s.synthetic(ctx, e.in), maps.Clone(e.keys)
 		} else {
 			p.req, c.Keys = s.synthetic(ctx, nil), maps.Clone(s.left())
 		}
