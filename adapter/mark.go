@@ -139,6 +139,13 @@ func (v *revocations) addLocked(m mark, r revocation) (_ revocation, news bool) 
 	return r, news
 }
 
+// none reports whether nothing was revoked.
+func (v *revocations) none() bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return len(v.of) == 0
+}
+
 // find returns the last revocation of a Who.
 func (v *revocations) find(w Who) (revocation, bool) {
 	if w.value == "" {

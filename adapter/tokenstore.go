@@ -324,6 +324,9 @@ func (st iterableTokenStore) AllCtx(ctx context.Context) (map[string][]byte, err
 		if st.srv.ended.has(token) {
 			return true
 		}
+		if st.srv.revoked.none() {
+			return false
+		}
 		got, err := st.decode(b)
 		return err == nil && st.srv.revoked.login(got.values)
 	})

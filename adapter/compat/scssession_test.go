@@ -717,6 +717,55 @@ func TestTokenSessionInFlightAtRevoke(t *testing.T) {
 	}
 }
 
+// TestTokenSessionRevokeRaces: a Revoke that meets a login ends it or does not, and
+// nobody is left who cannot be ended, or cannot log in.
+func TestTokenSessionRevokeRaces(t *testing.T) {
+	s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, withSession)
+	revoke := func(user string) {
+		if _, err := s.srv.Revoke(t.Context(), adapter.ByUser(user)); err != nil {
+			t.Error(err)
+		}
+	}
+	tries := 300
+	if testing.Short() {
+		tries = 30
+	}
+	in := 0
+	for i := range tries {
+		user := fmt.Sprintf("user%d", i)
+		b := newBrowser(t, s.url, nil)
+		if i%3 == 0 {
+			b.mustPost("/login?user=" + user)
+		}
+		login := []string{"/login", "/silent-login"}[i%2]
+		var both sync.WaitGroup
+		both.Go(func() { b.post(login+"?user="+user, "") })
+		both.Go(func() { revoke(user) })
+		both.Wait()
+		me := b.get("/me")
+		if me.body == user {
+			in++
+		} else if me.status != http.StatusUnauthorized && me.body != "" {
+			t.Fatalf("%d: after a login and a Revoke: %d %q", i, me.status, me.body)
+		}
+		if again := b.get("/me"); (again.body == user) != (me.body == user) || again.status != http.StatusOK {
+			t.Fatalf("%d: first %d %q, then %d %q", i, me.status, me.body, again.status, again.body)
+		}
+		if i%10 == 0 && me.body == user {
+			transports[0].mustOpen(b).becomes(user)
+		}
+		b.mustPost(login + "?user=" + user)
+		if a := b.get("/me"); a.body != user {
+			t.Fatalf("%d: after the next login the page is %d, %q's", i, a.status, a.body)
+		}
+		revoke(user)
+		if a := b.get("/me"); a.body == user {
+			t.Fatalf("%d: the login outlives a Revoke", i)
+		}
+	}
+	t.Logf("%d of %d logins came after the Revoke", in, tries)
+}
+
 // TestTokenSessionMerged: MergeSession puts what the adapter notes in one session into
 // another.
 func TestTokenSessionMerged(t *testing.T) {
