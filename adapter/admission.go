@@ -20,6 +20,7 @@ type admission struct {
 	shake     *Handshake
 	ref       sessionRef
 	sessionID string
+	ends      time.Time   // when the session expires, as far as is known
 	token     string      // Authorization, as the chain saw it
 	visitor   visitorLink // where nobody is named by anything
 	binding   string      // which sockets of its session are identified with it
@@ -77,7 +78,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	}
 	// Before the headers are read: for writers above the route, some of which
 	// set theirs when they learn the status.
-	c.Status(statusOpen(c))
+	c.Status(p.open)
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
 	adm.shake = adm.shake.answered(req, adm.answer)
@@ -90,7 +91,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 // hang notes the session that the pass has found.
 func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
-		adm.sessionID, adm.ref = l.id, l.ref()
+		adm.sessionID, adm.ref, adm.ends = l.id, l.ref(), l.ends
 	}
 }
 
@@ -114,7 +115,7 @@ const subprotocolKey = "github.com/gin-usher/usher/adapter.subprotocol"
 func answerHeaders(c *gin.Context, p *pass) http.Header {
 	h := c.Writer.Header().Clone()
 	if p != nil {
-		joinHeaders(h, p.headers())
+		joinHeaders(h, p.w.header)
 	}
 	maps.DeleteFunc(h, func(k string, _ []string) bool { return ofConnection(k) })
 	if name := c.GetString(subprotocolKey); name != "" {

@@ -95,7 +95,7 @@ func (s *Socket) become(adm *admission) {
 			s.close(ReasonSessionEnded)
 			return
 		}
-		s.setIdentity(adm)
+		s.setIdentity(adm, ReasonSessionEnded)
 		return
 	}
 	s.take(adm)

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"sync"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
 	gsessions "github.com/gorilla/sessions"
+	"github.com/gorilla/websocket"
 )
 
 // When a middleware of the chain runs.
@@ -43,6 +43,7 @@ const (
 // A mount is where the adapter hangs in an engine.
 type mount struct {
 	engine *gin.Engine
+	number uint64 // of the server's mounts, from one
 
 	probe    sync.Once
 	believes bool // see gullible
@@ -61,13 +62,15 @@ const (
 // Gin's, and nothing of it is kept but identity, keys and the session's id.
 type pass struct {
 	visit
-	srv   *Server
-	mount *mount
-	req   *http.Request
-	w     recorder
-	known bool   // who asks: nobody is to be identified
-	ran   int64  // when a replay began, in Unix nanoseconds
-	token string // Authorization, as a replay shows it
+	srv    *Server
+	mount  *mount
+	req    *http.Request
+	w      recorder
+	method string // of req, which selects the route by another one
+	known  bool   // who asks: nobody is to be identified
+	open   int    // the status of the answer, if it is let through
+	ran    int64  // when a replay began, in Unix nanoseconds
+	token  string // Authorization, as a replay shows it
 	// admit decides, within the chain, about the identity that was found, so
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error
@@ -82,6 +85,23 @@ type pass struct {
 }
 
 type passKey struct{}
+
+// A passContext is the context of a pass: both the pass and its visit are found
+// through it.
+type passContext struct {
+	context.Context
+	p *pass
+}
+
+func (c passContext) Value(key any) any {
+	switch key.(type) {
+	case passKey:
+		return c.p
+	case visitKey:
+		return &c.p.visit
+	}
+	return c.Context.Value(key)
+}
 
 // register puts the chain on the user's own engine, so that trusted proxies,
 // templates and 404 pages are theirs. A copy of the group with its own empty
@@ -105,15 +125,16 @@ func (s *Server) register(g *gin.RouterGroup, path string) {
 	}
 }
 
-// enter is the first handler of the chain: it lets only the adapter in and
-// swaps the real request in for the one that selected the route.
+// enter is the first handler of the chain: it lets only the adapter in and gives
+// the request its own method back, in the place of the one that selected the
+// route.
 func enter(c *gin.Context) {
 	p, ok := c.Request.Context().Value(passKey{}).(*pass)
 	if !ok {
 		c.AbortWithStatus(http.StatusNotFound)
 		return
 	}
-	c.Request = p.req
+	c.Request.Method = p.method
 }
 
 // terminal is the last handler of the chain: what it is called with is what
@@ -151,14 +172,14 @@ func (s *Server) terminal(c *gin.Context) {
 	}
 	// Through the topmost writer, so that one which acts on the status (scs
 	// commits its cookie, loggers note it) sees the real answer's.
-	c.Writer.WriteHeader(statusOpen(c))
+	c.Writer.WriteHeader(p.open)
 	c.Writer.WriteHeaderNow()
 	p.w.sealed = true
 }
 
 // statusOpen is the status of the answer to a handshake that is let through.
-func statusOpen(c *gin.Context) int {
-	if c.IsWebsocket() {
+func statusOpen(r *http.Request) int {
+	if websocket.IsWebSocketUpgrade(r) {
 		return http.StatusSwitchingProtocols
 	}
 	return http.StatusOK // of the first poll
@@ -259,14 +280,16 @@ func snapshotKeys(c *gin.Context) map[any]any {
 // chain is the outcome unknown, and the chain's own recovery, if it has one,
 // sees it first.
 func (p *pass) run(method string) (o outcome) {
-	ctx := context.WithValue(p.with(p.req.Context()), passKey{}, p)
-	p.req = p.req.WithContext(ctx)
+	growStack(len(p.srv.chain))
+	p.open, p.method = statusOpen(p.req), p.req.Method
+	p.req = p.req.WithContext(passContext{p.req.Context(), p})
+	p.req.Method = method // until enter
 	p.w.header = make(http.Header)
 
 	// A context of our own, which never enters the engine's pool: nothing that
 	// a middleware keeps of it can end up in somebody else's response.
 	c := gin.CreateTestContextOnly(&p.w, p.mount.engine)
-	c.Request = (&http.Request{Method: method, URL: &url.URL{Path: p.req.URL.Path, RawPath: p.req.URL.RawPath}}).WithContext(ctx)
+	c.Request = p.req
 
 	defer func() {
 		if v := recover(); v != nil {
@@ -286,6 +309,21 @@ func (p *pass) run(method string) (o outcome) {
 		p.srv.log.Debug("a middleware wrote after the handshake was answered; it is not sent", "middleware", p.w.late)
 	}
 	return p.judge()
+}
+
+// chainStack is how much of the stack a run of the chain is given room for:
+// session stores decode, and decoders are deep.
+const chainStack = 8 << 10
+
+// growStack makes room on the goroutine's stack, which begins small and doubles
+// whenever it is full. All frames on it are copied and adjusted then: of a
+// handshake that loads a session that was a tenth. To grow it once, as long as it
+// is shallow, costs next to nothing.
+//
+//go:noinline
+func growStack(n int) byte {
+	var room [chainStack]byte // whatever the compiler knows of n, it is used
+	return room[n%chainStack]
 }
 
 // judge reads the outcome off what the chain left behind.

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"fmt"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -47,6 +47,7 @@ type binding struct {
 	sockets   []*Socket
 
 	ran     time.Duration // start of the last replay, or the handshake, by follower.now
+	ends    time.Duration // when the session expires in its store, as far as is known; zero if it is not
 	stale   time.Duration // when the first replay was asked for whose outcome is unknown; zero if it is known
 	asked   time.Duration // since when it is queued or running
 	queued  bool
@@ -64,7 +65,6 @@ func (adm *admission) bind(r *http.Request) {
 	if adm.sessionID == "" && adm.token == "" {
 		return
 	}
-	h := sha256.New()
 	query := ""
 	if r.URL.RawQuery != "" {
 		values := r.URL.Query()
@@ -73,18 +73,28 @@ func (adm *admission) bind(r *http.Request) {
 		}
 		query = values.Encode()
 	}
-	fmt.Fprintf(h, "%p %q %q %q %q\n", adm.mount, r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr))
 	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
-	h.Write(headers)
+	certificate := ""
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		h.Write(r.TLS.PeerCertificates[0].Raw)
+		certificate = string(r.TLS.PeerCertificates[0].Raw)
 	}
+	session := ""
 	if adm.ref.store != nil && adm.ref.store.inCookie.Load() {
 		// The session is in there: that of a tab which was opened before a page
 		// changed it is another one.
-		h.Write([]byte(cookieIn(adm.shake.cookies, adm.ref.name)))
+		session = cookieIn(adm.shake.cookies, adm.ref.name)
 	}
-	adm.binding = "\x00" + string(h.Sum(nil)[:16]) // no session's id begins so
+	b := heads.Get().(*bytes.Buffer)
+	defer heads.Put(b)
+	b.Reset()
+	b.Write(binary.AppendUvarint(b.AvailableBuffer(), adm.mount.number))
+	for _, part := range [...]string{r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr), session, certificate} {
+		b.Write(binary.AppendUvarint(b.AvailableBuffer(), uint64(len(part)))) // no part can pass for two
+		b.WriteString(part)
+	}
+	b.Write(headers)
+	sum := sha256.Sum256(b.Bytes())
+	adm.binding = "\x00" + string(sum[:16]) // no session's id begins so
 }
 
 // close stops replays; one that is running ends with its context.
@@ -111,7 +121,7 @@ func (f *follower) add(s *Socket, adm *admission) {
 
 // hangLocked binds s to what adm has found.
 func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
-	b := f.bindLocked(s, adm.sessionID, adm.binding)
+	b := f.bindLocked(s, adm.sessionID, adm.binding, adm.ends)
 	s.ref = adm.ref
 	if adm.visitor != "" {
 		b.visitor = adm.visitor
@@ -156,7 +166,7 @@ func (f *follower) supersede(s *Socket, sessionID string, began time.Duration) b
 	return newer
 }
 
-func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
+func (f *follower) bindLocked(s *Socket, sessionID, key string, ends time.Time) *binding {
 	var b *binding
 	if key != "" {
 		for b = f.bindings[group(sessionID, key)]; b != nil && b.key != key; b = b.next {
@@ -164,6 +174,7 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
 	}
 	if b == nil {
 		b = &binding{f: f, key: key, sessionID: sessionID, ran: f.now()}
+		b.extendLocked(ends)
 		if key != "" {
 			b.next = f.bindings[group(sessionID, key)]
 			f.bindings[group(sessionID, key)] = b
@@ -173,14 +184,60 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string) *binding {
 		}
 		// The first interval is a random part of one, so that sockets that
 		// came together are not replayed together for ever.
+		wait := time.Duration(0)
 		if every := f.srv.cfg.Revalidate; every > 0 {
-			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(every/2+rand.N(every/2+1)), b)
+			wait = every/2 + rand.N(every/2+1)
 		}
+		if wait = b.untilEndLocked(wait); wait > 0 {
+			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(wait), b)
+		}
+	} else {
+		b.extendLocked(ends)
+		b.watchLocked()
 	}
 	b.sockets = append(b.sockets, s)
 	s.binding, s.sessionID = b, sessionID
 	return b
 }
+
+// endGrain is by how much a session may be there for longer than was noted: stores
+// count in whole seconds, each in its own way. One that is there still has been
+// extended where nobody tells of it, and nothing is known of its end any more.
+const endGrain = 3 * time.Second
+
+// extendLocked notes when the binding's session expires. Later is truer: where a
+// store extends sessions without writing them, what they say is the least.
+func (b *binding) extendLocked(ends time.Time) {
+	if at := ends.Sub(b.f.began); !ends.IsZero() && at > b.f.now()-endGrain {
+		b.ends = max(b.ends, at)
+	}
+}
+
+// untilEndLocked returns how long to wait for the next replay, if else it would be
+// after wait, or never where that is zero: no longer than until the session expires.
+func (b *binding) untilEndLocked(wait time.Duration) time.Duration {
+	if b.ends == 0 {
+		return wait
+	}
+	left := b.ends - b.f.now()
+	if left <= 0 {
+		left = endGrain / 3 // it should be over
+	}
+	if left = max(left, replayGap); wait > 0 {
+		left = min(left, wait)
+	}
+	return left
+}
+
+// watchLocked has the binding replayed when its session expires.
+func (b *binding) watchLocked() {
+	if wait := b.untilEndLocked(0); wait > 0 && !b.queued && !b.running {
+		b.f.srv.eng.Wheel().SetBefore(&b.timer, time.Now().Add(wait), b)
+	}
+}
+
+// hasEndedLocked reports whether the session should be over by now.
+func (b *binding) hasEndedLocked() bool { return b.ends != 0 && b.f.now() >= b.ends }
 
 // remove takes s off its binding.
 func (f *follower) remove(s *Socket) {
@@ -303,7 +360,7 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 			}
 			ran := b.ran
 			f.unbindLocked(s)
-			now := f.bindLocked(s, to, b.key)
+			now := f.bindLocked(s, to, b.key, time.Time{})
 			now.inherit(ran)
 			moved[now] = struct{}{}
 		}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -47,7 +46,7 @@ const maxHandshake = 64 << 10
 // client. What would be read back as another request is refused.
 func record(r *http.Request, answer http.Header) (*Handshake, error) {
 	uri := r.URL.RequestURI()
-	if _, err := url.ParseRequestURI(uri); err != nil || !isLine(uri) || strings.Contains(uri, " ") || !isLine(r.Host) {
+	if !isTarget(uri, r.URL) || !isLine(r.Host) {
 		return nil, &Error{Code: CodeBadRequest, Message: "expected a request line and a Host that HTTP allows"}
 	}
 	b := heads.Get().(*bytes.Buffer)
@@ -58,16 +57,18 @@ func record(r *http.Request, answer http.Header) (*Handshake, error) {
 	}
 	// In order, so that equal requests are equal bytes: see admission.bind.
 	var few [32]string
-	names := slices.AppendSeq(few[:0], maps.Keys(r.Header))
-	slices.Sort(names)
-	for _, k := range names {
+	names := few[:0]
+	for k := range r.Header {
 		switch http.CanonicalHeaderKey(k) {
 		case "Cookie", "Host": // kept apart
-			continue
 		case "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "Content-Length", "Transfer-Encoding",
-			"Trailer", "Cache-Control", "Pragma", "Accept-Encoding":
-			continue // about the transfer, not about the client
+			"Trailer", "Cache-Control", "Pragma", "Accept-Encoding": // about the transfer, not about the client
+		default:
+			names = append(names, k)
 		}
+	}
+	slices.Sort(names)
+	for _, k := range names {
 		if !isToken(k) || !isLine(r.Header[k]...) {
 			return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("the header %.100q cannot be kept: expected a name and values that HTTP allows", k)}
 		}
@@ -91,6 +92,19 @@ func record(r *http.Request, answer http.Header) (*Handshake, error) {
 		issued:  time.Now().UnixNano(),
 	}
 	return h.answered(r, answer), nil
+}
+
+// isTarget reports whether uri, which stands for u, can be read back as the target
+// of a request: RFC 9112, section 3.2.
+func isTarget(uri string, u *url.URL) bool {
+	if !isLine(uri) || strings.ContainsAny(uri, " \t") {
+		return false
+	}
+	if u.Opaque == "" && strings.HasPrefix(uri, "/") {
+		return true // a path that package url has escaped
+	}
+	_, err := url.ParseRequestURI(uri)
+	return err == nil
 }
 
 // isLine reports whether the values can stand in one line of a request's head.

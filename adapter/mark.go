@@ -139,7 +139,7 @@ func (v *revocations) addLocked(m mark, r revocation) (_ revocation, news bool) 
 	return r, news
 }
 
-// none reports whether nothing was revoked.
+// none reports whether nothing was revoked: most servers, most of the time.
 func (v *revocations) none() bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -154,7 +154,7 @@ func (v *revocations) find(w Who) (revocation, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if len(v.of) == 0 {
-		return revocation{}, false
+		return revocation{}, false // before anything is hashed
 	}
 	r, ok := v.of[w.mark()]
 	return r, ok && time.Now().Before(r.until)
@@ -189,7 +189,9 @@ func loginOf(values map[any]any) (l login) {
 }
 
 // login reports whether the login that a session notes was revoked since.
-func (v *revocations) login(values map[any]any) bool { return v.ends(loginOf(values)) }
+func (v *revocations) login(values map[any]any) bool {
+	return !v.none() && v.ends(loginOf(values))
+}
 
 // ends reports whether a login was revoked since.
 func (v *revocations) ends(l login) bool {

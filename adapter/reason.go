@@ -27,7 +27,7 @@ const (
 	ReasonSessionEnded   Reason = "session ended"                 // logout, or another user on the same session
 	ReasonAuthTimeout    Reason = "authentication timeout"        // no credential in time
 	ReasonRevoked        Reason = "revoked"                       // Server.Revoke
-	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed
+	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed, or the session has expired in its store
 	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
 )
 

@@ -28,16 +28,16 @@ func (b *binding) Expired(time.Time) {
 	}
 	stale := f.overdueLocked(b)
 	f.mu.Unlock()
-	for _, s := range stale {
-		s.close(ReasonStale)
+	for s, why := range stale {
+		s.close(why)
 	}
 }
 
 // overdueLocked sees to a binding whose replay has not ended: many stores wait
 // for their database without an end and do not look at the context, and take
 // the runners with them. That outcome is unknown like any other, and is bounded
-// by MaxStale. It returns the sockets for which that has passed.
-func (f *follower) overdueLocked(b *binding) []*Socket {
+// by MaxStale. It returns the sockets that end.
+func (f *follower) overdueLocked(b *binding) map[*Socket]Reason {
 	due := b.asked + replayTimeout
 	if b.stale != 0 {
 		// The last of several: it may come when MaxStale has passed already.
@@ -48,7 +48,11 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 		if b.stale == 0 {
 			b.stale = b.asked
 		}
-		if wait = b.stale + f.srv.cfg.MaxStale - f.now(); wait <= 0 {
+		wait = b.stale + f.srv.cfg.MaxStale - f.now()
+		if b.ends != 0 {
+			wait = min(wait, b.ends-f.now())
+		}
+		if wait <= 0 {
 			stale := f.staleLocked(b, b.asked)
 			if len(stale) == len(b.sockets) {
 				return stale
@@ -64,13 +68,19 @@ func (f *follower) overdueLocked(b *binding) []*Socket {
 }
 
 // staleLocked returns the sockets of a binding that end because a replay, which
-// began at a time, fails or hangs. One whose handshake has come through meanwhile
-// waits for a replay of its own, though not for one that hangs.
-func (f *follower) staleLocked(b *binding, began time.Duration) (stale []*Socket) {
+// began at a time, fails or hangs: for too long, or when the session they live by
+// should be over. One whose handshake has come through meanwhile waits for a replay
+// of its own, though not for one that hangs.
+func (f *follower) staleLocked(b *binding, began time.Duration) map[*Socket]Reason {
+	stale := make(map[*Socket]Reason)
+	ended, late := b.hasEndedLocked(), f.now()-b.stale >= f.srv.cfg.MaxStale
 	for _, s := range b.sockets {
-		age := f.now() - s.checked
-		if age >= f.srv.cfg.MaxStale && (s.checked <= began || age >= replayTimeout) {
-			stale = append(stale, s)
+		switch age := f.now() - s.checked; {
+		case s.checked > began && age < replayTimeout:
+		case ended && s.shake.Load().token() == "":
+			stale[s] = ReasonExpired
+		case late && age >= f.srv.cfg.MaxStale:
+			stale[s] = ReasonStale
 		}
 	}
 	return stale
@@ -135,28 +145,29 @@ func (f *follower) Run() {
 
 		f.mu.Lock()
 		sockets := slices.Clone(b.sockets)
+		var stale map[*Socket]Reason
 		if o == unknown {
 			if b.stale == 0 {
 				b.stale = b.asked
 			}
-			sockets = nil
-			if f.now()-b.stale >= f.srv.cfg.MaxStale {
-				sockets = f.staleLocked(b, b.ran)
-			}
+			stale = f.staleLocked(b, b.ran)
 		}
 		f.mu.Unlock()
-		if p != nil {
-			// While it counts as running, so that the next one's outcome comes later.
+		// While it counts as running, so that the next one's outcome comes later.
+		switch {
+		case o == unknown:
+			f.doubt(stale, p)
+		case p != nil:
 			f.apply(b, sockets, p, o)
 		}
-		f.ran(b, o, tellings)
+		f.ran(b, p, o, tellings)
 	}
 }
 
 // ran sets the time of the next replay, after one has come to an outcome. If
 // there were other tellings when it began it may have been meant: those who are
 // looked for by Refresh are found by who they were.
-func (f *follower) ran(b *binding, o outcome, tellings uint64) {
+func (f *follower) ran(b *binding, p *pass, o outcome, tellings uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b.running = false
@@ -165,14 +176,25 @@ func (f *follower) ran(b *binding, o outcome, tellings uint64) {
 	switch o {
 	case unknown:
 		next = replayRetry/2 + rand.N(replayRetry/2)
-		if left := b.stale + f.srv.cfg.MaxStale - f.now(); left > 0 {
-			next = min(next, left) // MaxStale is not to depend on when it is asked
+		for _, end := range [...]time.Duration{b.stale + f.srv.cfg.MaxStale, b.ends} {
+			if left := end - f.now(); left > 0 {
+				next = min(next, left) // neither is to depend on when it is asked
+			}
 		}
 	default:
 		b.stale = 0
+		if b.ends != 0 && f.now() >= b.ends+endGrain {
+			b.ends = 0
+		}
+		if p != nil {
+			if l := p.session(); l != nil && l.id == b.sessionID {
+				b.extendLocked(l.ends)
+			}
+		}
 		if every := f.srv.cfg.Revalidate; every > 0 {
 			next = every - every/10 + rand.N(every/5+1)
 		}
+		next = b.untilEndLocked(next)
 	}
 	if b.again {
 		next = replayGap
@@ -184,17 +206,18 @@ func (f *follower) ran(b *binding, o outcome, tellings uint64) {
 	}
 }
 
-// apply lets a replay's outcome reach every socket that it speaks for; or, where
-// it is unknown, those for which it has been so for too long.
-func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
-	log := f.srv.log
-	if o == unknown {
-		log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(sockets))
-		for _, s := range sockets {
-			s.close(ReasonStale)
-		}
-		return
+// doubt is what a replay comes to whose outcome is unknown: those end for whom it
+// has been so for too long.
+func (f *follower) doubt(stale map[*Socket]Reason, p *pass) {
+	f.srv.log.Warn("a socket's identity could not be checked", "error", p.err, "status", p.w.status, "stale sockets", len(stale))
+	for s, why := range stale {
+		s.close(why)
 	}
+}
+
+// apply lets a replay's outcome reach every socket that it speaks for.
+func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
+	gone := f.gone(b, p)
 	// What of b is read here changes only when it is not running.
 	sockets = slices.DeleteFunc(sockets, func(s *Socket) bool { return !f.supersede(s, b.sessionID, b.ran) })
 	switch o {
@@ -202,7 +225,7 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 		status, e := p.answer()
 		for _, s := range sockets {
 			if status == http.StatusUnauthorized || e != nil && e.Code == CodeUnauthenticated {
-				s.close(p.nobody(s))
+				s.close(p.nobody(s, gone))
 			} else {
 				s.close(ReasonForbidden)
 			}
@@ -211,23 +234,35 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 		found := p.found()
 		for _, s := range sockets {
 			if s.ns.admits(p.identity) != nil {
-				s.close(p.nobody(s))
+				s.close(p.nobody(s, gone))
 				continue
 			}
-			s.setIdentity(found)
+			s.setIdentity(found, gone)
 		}
 	}
+}
+
+// gone is what it means that a replay finds nobody where somebody was: no store says
+// why a session is not there.
+func (f *follower) gone(b *binding, p *pass) Reason {
+	f.mu.Lock()
+	over := b.hasEndedLocked()
+	f.mu.Unlock()
+	if over && p.session() == nil && !f.srv.ended.has(b.sessionID) {
+		return ReasonExpired
+	}
+	return ReasonSessionEnded
 }
 
 // nobody is why s ends when a replay finds nobody: its credential has expired
 // (the timer for it may be later by its grain), its session is gone, or something
 // else that named somebody does no more.
-func (p *pass) nobody(s *Socket) Reason {
+func (p *pass) nobody(s *Socket, gone Reason) Reason {
 	if s.Identity().expired() {
 		return ReasonExpired
 	}
 	if p.session() == nil && s.SessionID() != "" {
-		return ReasonSessionEnded
+		return gone
 	}
 	return ReasonUnauthorized
 }

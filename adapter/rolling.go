@@ -147,22 +147,39 @@ func (h *Session) touch(ctx context.Context, id string) (err error) {
 		ref.store.foundInCookie() // since before a restart
 		return nil
 	}
+	maxAge := keptOptions(got).MaxAge
 	if t, ok := ref.store.inner.(Toucher); ok {
-		if err := t.Touch(ctx, id, keptOptions(got).MaxAge); err != nil {
+		if err := t.Touch(ctx, id, maxAge); err != nil {
 			return fmt.Errorf("adapter: touch session: %w", err)
 		}
+		h.srv.follow.extend(id, maxAge)
 		return nil
 	}
 	header, err := h.save(req, id, got)
 	if err != nil {
 		return err
 	}
+	h.srv.follow.extend(id, maxAge)
 	for _, c := range setCookies(header) {
 		if c.Name == ref.name {
 			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
 		}
 	}
 	return nil
+}
+
+// extend notes that a session lives for maxAge seconds from now.
+func (f *follower) extend(id string, maxAge int) {
+	if maxAge <= 0 {
+		return
+	}
+	ends := time.Now().Add(time.Duration(maxAge) * time.Second)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.ofSessionLocked(id) {
+		b.extendLocked(ends)
+		b.watchLocked()
+	}
 }
 
 // renewed lets the sockets of a session be asked with its new cookie from now on:

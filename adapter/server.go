@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -47,6 +48,7 @@ type Server struct {
 	ledger      ledger
 	arriving    sync.RWMutex // see stands
 	locks       keyedLocks
+	mounts      atomic.Uint64
 	calls       atomic.Uint64 // ids of acknowledgements asked for
 	marks       atomic.Uint64 // of sockets that can be recovered
 	kept        atomic.Int64  // bytes that are kept for recovery
@@ -237,7 +239,7 @@ func (s *Server) Mount(e *gin.Engine, at ...*gin.RouterGroup) {
 	for _, h := range g.Handlers {
 		s.checkAbove(h)
 	}
-	m := &mount{engine: e}
+	m := &mount{engine: e, number: s.mounts.Add(1)}
 	s.register(g, s.cfg.Path+"ws")
 	g.GET(s.cfg.Path+"ws", maskOnPanic, func(c *gin.Context) { s.serveWebSocket(c, m) })
 	s.register(g, s.cfg.Path)
@@ -349,9 +351,9 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		return
 	}
 	defer s.handshakes.Done()
-	name := r.URL.Query().Get("nsp")
-	if name == "" {
-		name = "/"
+	name := "/"
+	if r.URL.RawQuery != "" {
+		name = cmp.Or(r.URL.Query().Get("nsp"), name)
 	}
 	ns := s.enter(name)
 	if ns == nil {

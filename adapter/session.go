@@ -158,6 +158,7 @@ func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http
 		return nil, ErrSessionGone
 	}
 	got.Options = keptOptions(got)
+	keepExpiry(got)
 	var w nullWriter
 	if err := ref.store.inner.Save(r, &w, got); err != nil {
 		return nil, fmt.Errorf("adapter: save session: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/eio"
 	"github.com/gin-usher/usher/adapter/internal/engine"
@@ -214,7 +215,7 @@ func (f *follower) changed(id string, sockets []*Socket, set []*http.Cookie, con
 		s.shake.Store(s.shake.Load().withCookies(set))
 		if key := conn.ownKey(b.key); key != b.key {
 			f.unbindLocked(s)
-			b = f.bindLocked(s, id, key)
+			b = f.bindLocked(s, id, key, time.Time{})
 		}
 		replay[b] = struct{}{}
 	}

@@ -460,16 +460,19 @@ func (s *Socket) disconnected(context.Context) {
 	}
 }
 
-// setIdentity applies what a replay found. Rooms follow at once; handlers see
-// it from their next turn on.
-func (s *Socket) setIdentity(adm *admission) {
+// setIdentity applies what a replay found; gone is why, if it is nobody any more.
+// Rooms follow at once; handlers see it from their next turn on.
+func (s *Socket) setIdentity(adm *admission, gone Reason) {
 	old, id := s.Identity(), adm.identity
 	if old.equal(id) {
 		return
 	}
 	if old != nil && !old.is(id) {
 		// Two people never share a socket, and a logout is not a demotion.
-		s.close(ReasonSessionEnded)
+		if id != nil {
+			gone = ReasonSessionEnded
+		}
+		s.close(gone)
 		return
 	}
 	if task := s.adopt(adm, true); task != nil {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ const (
 	keyProvider = "usher.provider"
 	keyAt       = "usher.at"      // when, in Unix nanoseconds
 	keyOptions  = "usher.options" // the session's, as JSON, where they are not the store's
+	keyExpires  = "usher.expires" // when the store is to forget it, in Unix milliseconds
 )
 
 // A Pinger is a session store that can say whether its database answers. Stores
@@ -66,16 +68,16 @@ type store struct {
 
 // loaded is a session as a request found it.
 type loaded struct {
-	store   *store
-	tokens  *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
-	view    *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
-	name    string
-	cookie  string // the value the client holds: as it came, or as last set
-	id      string
-	ended   string            // the id of the session that the client has shown, if that is over
-	base    map[any]any       // the values as loaded
-	expires time.Time         // when it ends in its store; zero if that is not known
-	usual   gsessions.Options // that the store gives to its sessions
+	store  *store
+	tokens *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
+	view   *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
+	name   string
+	cookie string // the value the client holds: as it came, or as last set
+	id     string
+	ended  string            // the id of the session that the client has shown, if that is over
+	base   map[any]any       // the values as loaded
+	ends   time.Time         // when it expires, as far as is known; zero if it is not
+	usual  gsessions.Options // that the store gives to its sessions
 }
 
 // values are those as loaded; none where it is not known what was.
@@ -151,8 +153,10 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
-	v.addLoaded(l)
+	l.ends = expiryOf(session.Values)
+	if v.addLoaded(l); v == nil {
+		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
+	}
 	return session, err
 }
 
@@ -206,7 +210,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 		v.addSave(caller())
 		return nil
 	}
-	l, _ := ctx.Value(loadedKey{st, session.Name()}).(*loaded)
+	l := loadedOf(ctx, st, session.Name())
 	if l == nil || session.ID == "" || session.ID == l.id { // else Login has given it its id, on another copy of r
 		if err := checkOwn(l.values(), session.Values); err != nil {
 			return err
@@ -308,6 +312,7 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 	if l != nil {
 		keepOptions(session, l.usual)
 	}
+	keepExpiry(session)
 	var got nullWriter
 	if err := st.inner.Save(r, &got, session); err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
@@ -322,7 +327,33 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 		}
 	}
 	l.base = maps.Clone(session.Values)
+	l.ends = expiryOf(session.Values)
 	return nil
+}
+
+// keepExpiry notes in a session until when it is saved: stores do not tell, nor
+// whether one that is not there any more has expired or was ended. A session whose
+// cookie lives as long as the browser lives as long as the store likes.
+//
+// It is what is known, and no more: whoever else shares the database may extend a
+// session without a word. When it expires is for the store to say.
+func keepExpiry(session *gsessions.Session) {
+	if o := session.Options; o == nil || o.MaxAge <= 0 {
+		delete(session.Values, keyExpires)
+	} else {
+		at := time.Now().Add(time.Duration(o.MaxAge) * time.Second)
+		session.Values[keyExpires] = strconv.FormatInt(at.UnixMilli(), 10)
+	}
+}
+
+// expiryOf returns what keepExpiry has noted, zero if it has not.
+func expiryOf(values map[any]any) time.Time {
+	noted, _ := values[keyExpires].(string)
+	at, err := strconv.ParseInt(noted, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(at)
 }
 
 // keepOptions notes in a session how it is saved, how long and with which

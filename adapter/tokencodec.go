@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -42,10 +41,6 @@ func (gobCodec) Decode(b []byte) (time.Time, map[string]any, error) {
 	return s.Deadline, s.Values, nil
 }
 
-// keyExpires is when a session ends in its store, unless it is saved again before:
-// Unix seconds, rounded up. A store is told and does not tell.
-const keyExpires = "usher.expires"
-
 // A tokenSession is what the bytes in a TokenStore say.
 type tokenSession struct {
 	deadline time.Time // until when it can be prolonged
@@ -80,16 +75,12 @@ func (st *tokenStore) encode(s *tokenSession) ([]byte, error) {
 	return b, nil
 }
 
-// expires is when the session ends unless it is saved again. Of one that was last
-// saved before its expiry was noted, only the deadline is known.
+// expires is when the session ends unless it is saved again: a store is told, and
+// does not tell. Of one that was last saved before its expiry was noted, only the
+// deadline is known.
 func (s *tokenSession) expires() time.Time {
-	noted, ok := s.values[keyExpires].(string)
-	if !ok {
-		return s.deadline
-	}
-	seconds, err := strconv.ParseInt(noted, 10, 64)
-	if at := time.Unix(seconds, 0); err == nil && at.Before(s.deadline) {
-		return at
+	if noted := expiryOf(s.values); !noted.IsZero() && noted.Before(s.deadline) {
+		return noted
 	}
 	return s.deadline
 }

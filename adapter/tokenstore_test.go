@@ -98,7 +98,7 @@ func TestTokenStoreTellsTheExpiry(t *testing.T) {
 		inner := &tokenMap{rows: make(map[string]tokenRow)}
 		st := srv.TokenStore(inner)
 		begin := time.Now()
-		deadline := begin.Add(time.Hour + time.Second/3)
+		deadline := begin.Add(time.Hour + time.Millisecond/3)
 		before, err := gobCodec{}.Encode(deadline, map[string]any{"color": "green"})
 		if err != nil {
 			t.Fatal(err)
@@ -109,17 +109,17 @@ func TestTokenStoreTellsTheExpiry(t *testing.T) {
 		want := func(expires time.Time) *tokenRequest {
 			t.Helper()
 			r := load(t, st, "token")
-			if l := r.visit.session(); l == nil || !l.expires.Equal(expires) {
-				t.Errorf("the session expires %v, want %v", l.expires.Sub(begin), expires.Sub(begin))
+			if l := r.visit.session(); l == nil || !l.ends.Equal(expires) {
+				t.Errorf("the session expires %v, want %v", l.ends.Sub(begin), expires.Sub(begin))
 			}
 			return r
 		}
 		r := want(deadline)
 
-		// A request that keeps it alive for ten minutes. A second's part is rounded up.
-		idle := begin.Add(10*time.Minute + time.Second/4)
+		// A request that keeps it alive for ten minutes. A millisecond's part is rounded up.
+		idle := begin.Add(10*time.Minute + time.Millisecond/4)
 		r.commit("token", idle)
-		r = want(begin.Add(10*time.Minute + time.Second))
+		r = want(begin.Add(10*time.Minute + time.Millisecond))
 		if got := inner.rows["token"].expiry; !got.Equal(idle) {
 			t.Errorf("it was committed until %v, want %v", got.Sub(begin), idle.Sub(begin))
 		}

@@ -48,22 +48,41 @@ func NewWheel() *Wheel { return &Wheel{start: time.Now()} }
 func (w *Wheel) Set(t *Timer, at time.Time, e Expirer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed {
-		return
+	w.setLocked(t, at, e)
+}
+
+// SetBefore makes t fire at the given time, unless it fires before.
+func (w *Wheel) SetBefore(t *Timer, at time.Time, e Expirer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.next == nil || t.at > w.tickOf(at) {
+		w.setLocked(t, at, e)
 	}
-	w.unlinkLocked(t)
-	// Round up, so that no timer fires early; and divide first, as the
-	// longest Duration, which stands for any time further away, has no room.
+}
+
+// tickOf is the tick at which a timer for a time fires: rounded up, so that none
+// fires early.
+func (w *Wheel) tickOf(at time.Time) int64 {
+	// Divided first, as the longest Duration, which stands for any time further
+	// away, has no room.
 	d := at.Sub(w.start)
 	n := int64(d / tick)
 	if d%tick > 0 {
 		n++
 	}
+	return n
+}
+
+func (w *Wheel) setLocked(t *Timer, at time.Time, e Expirer) {
+	if w.closed {
+		return
+	}
+	w.unlinkLocked(t)
 	if w.count == 0 {
 		// The wheel stood still; what has passed holds no timer.
 		w.done = int64(time.Since(w.start) / tick)
 	}
-	t.at, t.expirer = max(n, w.done+1), e
+	t.at, t.expirer = max(w.tickOf(at), w.done+1), e
 	head := &w.slot[t.at%slots]
 	if head.next == nil {
 		head.next, head.prev = head, head

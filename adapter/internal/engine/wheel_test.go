@@ -275,3 +275,20 @@ func TestWheelConcurrent(t *testing.T) {
 		}
 	})
 }
+
+// SetBefore moves a timer to an earlier time only, and sets one that is not set.
+func TestWheelSetBefore(t *testing.T) {
+	wheelTest(t, func(t *testing.T, w *Wheel) {
+		now := time.Now()
+		var later, earlier, unset alarm
+		w.Set(&later.Timer, now.Add(time.Second), &later)
+		w.SetBefore(&later.Timer, now.Add(time.Minute), &later)
+		w.Set(&earlier.Timer, now.Add(time.Minute), &earlier)
+		w.SetBefore(&earlier.Timer, now.Add(time.Second), &earlier)
+		w.SetBefore(&unset.Timer, now.Add(time.Second), &unset)
+		time.Sleep(2 * time.Minute)
+		for _, a := range []*alarm{&later, &earlier, &unset} {
+			a.want(t, now.Add(time.Second))
+		}
+	})
+}

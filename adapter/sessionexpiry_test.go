@@ -1,0 +1,138 @@
+package adapter_test
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gsessions "github.com/gorilla/sessions"
+	"github.com/gorilla/websocket"
+
+	"github.com/gin-usher/usher/adapter"
+)
+
+// begin makes a session of alice's as the server would have saved it.
+func (l *ledger) begin() http.Header {
+	header := l.login("a")
+	l.extend(l.maxAge)
+	l.maxAge = time.Hour // of the cookie's signature
+	return header
+}
+
+// extend saves the session for so long from now.
+func (l *ledger) extend(life time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := ledgerEntry{maps.Clone(l.of["a"].values), time.Now().Add(life)}
+	e.values["usher.expires"] = strconv.FormatInt(e.expires.UnixMilli(), 10)
+	l.of["a"] = e
+}
+
+// prolong is what another program does to the database.
+func (l *ledger) prolong(life time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of["a"] = ledgerEntry{l.of["a"].values, time.Now().Add(life)}
+}
+
+// forget is what another program does when somebody logs out there.
+func (l *ledger) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.of, "a")
+}
+
+// A mortalLedger is one whose database can be away.
+type mortalLedger struct {
+	*ledger
+	dead atomic.Bool
+}
+
+func (l *mortalLedger) New(r *http.Request, name string) (*gsessions.Session, error) {
+	if l.dead.Load() {
+		return gsessions.NewSession(l, name), errors.New("the database is away")
+	}
+	return l.ledger.New(r, name)
+}
+
+func (l *mortalLedger) Get(r *http.Request, name string) (*gsessions.Session, error) {
+	return gsessions.GetRegistry(r).Get(l, name)
+}
+
+// TestSessionExpiry: the end of a session is noticed when it comes, and told from
+// a logout, where the session says when it is.
+func TestSessionExpiry(t *testing.T) {
+	const maxAge = 10 * time.Minute
+	for _, tt := range []struct {
+		name   string
+		stale  time.Duration
+		meet   func(st *mortalLedger) // what happens a minute before the end
+		code   int                    // 0 for a socket that stays
+		within time.Duration
+	}{
+		{"expires", 0, func(*mortalLedger) {}, 4410, time.Second},
+		{"was deleted elsewhere, is noticed at the end", 0, func(st *mortalLedger) { st.forget() }, 4410, time.Second},
+		{"was saved elsewhere", 0, func(st *mortalLedger) { st.extend(maxAge) }, 0, 0},
+		{"was extended elsewhere, without a word", 0, func(st *mortalLedger) { st.prolong(maxAge) }, 0, 0},
+		{"the store is away", time.Hour, func(st *mortalLedger) { st.dead.Store(true) }, 4410, time.Second},
+	} {
+		for _, authorization := range []string{"", "Bearer x"} {
+			t.Run(tt.name+authorization, func(t *testing.T) {
+				st := &mortalLedger{ledger: newLedger(maxAge)}
+				var runs atomic.Int32
+				inBubble(t, adapter.Config{Revalidate: -1, MaxStale: tt.stale}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+					header := st.begin()
+					if authorization != "" {
+						header.Set("Authorization", authorization)
+					}
+					began := time.Now()
+					w := b.tab(header)
+					time.Sleep(maxAge - time.Minute)
+					if n := runs.Load(); n != 1 {
+						t.Errorf("the chain ran %d times before the end", n)
+					}
+					tt.meet(st)
+					code := tt.code
+					if authorization != "" && tt.stale > 0 {
+						code = 0 // who has shown a token does not live by the session
+					}
+					if code == 0 {
+						select {
+						case err := <-w.ended:
+							t.Fatalf("ended after %v: %v", time.Since(began), err)
+						case <-time.After(time.Minute + maxAge/2):
+						}
+						if n := runs.Load(); n > 6 && tt.stale == 0 {
+							t.Errorf("the chain ran %d times", n)
+						}
+						return
+					}
+					if err := <-w.ended; !websocket.IsCloseError(err, code) {
+						t.Errorf("ended with %v, want %d", err, code)
+					}
+					if late := time.Since(began) - maxAge; late < 0 || late > tt.within {
+						t.Errorf("ended %v after the session", late)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestSessionEndedBeforeItExpired: what ends a session before its time is a logout.
+func TestSessionEndedBeforeItExpired(t *testing.T) {
+	st := newLedger(10 * time.Minute)
+	var runs atomic.Int32
+	inBubble(t, adapter.Config{}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+		w := b.tab(st.begin())
+		time.Sleep(5 * time.Minute)
+		st.forget()
+		if err := <-w.ended; !websocket.IsCloseError(err, 4409) {
+			t.Errorf("ended with %v, want 4409", err)
+		}
+	})
+}
