@@ -502,6 +502,67 @@ func TestTokenSessionRevokeOfAnotherUser(t *testing.T) {
 	}
 }
 
+// TestTokenSessionRevokeOfAProvider: what Identify says of it is noted too.
+func TestTokenSessionRevokeOfAProvider(t *testing.T) {
+	logins, _ := newSCS(time.Hour)
+	s := adaptertest.NewSiteWith(t, adapter.Config{Revalidate: -1}, logins, nil)
+	b := s.NewBrowser(t, "alice")
+	revoke := func(provider string, want int) {
+		t.Helper()
+		if _, err := s.Server.Revoke(t.Context(), adapter.ByProvider(provider)); err != nil {
+			t.Fatal(err)
+		}
+		if status, body := b.Get("/me"); status != want {
+			t.Errorf("after Revoke of the provider %s the page is %d %q, want %d", provider, status, body, want)
+		}
+	}
+	revoke("another", http.StatusOK)
+	revoke("test", http.StatusUnauthorized)
+	b.MustPost("/login?user=alice")
+	revoke("another", http.StatusOK)
+}
+
+// TestTokenSessionRevokeOfOneself: a page may sign its user out everywhere else.
+func TestTokenSessionRevokeOfOneself(t *testing.T) {
+	s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, func(s *tokenSite) {
+		withSession(s)
+		more := s.more
+		s.more = func(g *gin.RouterGroup) {
+			more(g)
+			g.POST("/only-here", func(c *gin.Context) {
+				ctx := c.Request.Context()
+				if _, err := s.srv.Revoke(ctx, adapter.ByUser("alice")); err != nil {
+					c.String(http.StatusInternalServerError, err.Error())
+					return
+				}
+				if c.Query("keep") != "" {
+					_ = s.manager.RenewToken(ctx)
+				} else {
+					_ = s.manager.Destroy(ctx)
+				}
+				s.manager.Put(ctx, "user", "alice")
+				c.String(http.StatusOK, "ok")
+			})
+		}
+	})
+	here, there := s.browser(t, "alice"), s.browser(t, "alice")
+	here.mustPost("/only-here")
+	for name, b := range map[string]*browser{"alice": here, "": there} {
+		if a := b.get("/me"); a.body != name {
+			t.Errorf("the page is %q's, want %q's", a.body, name)
+		}
+	}
+	transports[0].mustOpen(here).becomes("alice")
+
+	// What is kept is what was revoked.
+	if a := here.post("/only-here?keep=1", ""); a.status != http.StatusInternalServerError {
+		t.Errorf("a page that keeps what it has revoked: %d, want 500", a.status)
+	}
+	if a := here.get("/me"); a.body != "" {
+		t.Errorf("the page is %q's, want nobody's", a.body)
+	}
+}
+
 // TestTokenSessionRevokeOutlivesTheProcess: with Config.Endings, for both sides.
 func TestTokenSessionRevokeOutlivesTheProcess(t *testing.T) {
 	db, path := newTokenDB(), filepath.Join(t.TempDir(), "endings")
