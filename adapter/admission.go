@@ -91,7 +91,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 // hang notes the session that the pass has found.
 func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
-		adm.sessionID, adm.ref, adm.ends = l.id, l.ref(), l.ends
+		adm.sessionID, adm.ref, adm.ends = l.id, l.ref(), l.expires
 	}
 }
 

@@ -76,7 +76,7 @@ func (s *Socket) mayBecome(adm *admission) *Error {
 		// Two people never share a socket.
 		return &Error{Code: CodeForbidden, Message: "this socket is somebody else's; connect again"}
 	}
-	ctx := &eventContext{Context: s.Context(), socket: s, identity: id}
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: adm.keys}
 	if err := s.ns.guard(ctx, s); err != nil {
 		return s.visible(err, authenticateEvent)
 	}
@@ -95,10 +95,13 @@ func (s *Socket) become(adm *admission) {
 			s.close(ReasonSessionEnded)
 			return
 		}
+		s.setLeft(adm.keys)
 		s.setIdentity(adm, ReasonSessionEnded)
 		return
 	}
-	s.take(adm)
+	s.setLeft(adm.keys)
+	s.shake.Store(adm.shake)
+	s.identity.Store(adm.identity)
 	s.waiting.Store(false)
 	s.link.proven()
 	srv.follow.add(s, adm)

@@ -83,6 +83,7 @@ type cluster struct {
 
 	changes changes
 	hearing hearing
+	saved   savedRows
 
 	dropped    time.Time // when a message was, for want of room
 	complained time.Time
@@ -112,7 +113,7 @@ func (s *Server) joinCluster(bus backplane.Backplane, ended []Ending) error {
 		serving:  make(map[taskKey]context.CancelFunc),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.changes.c, c.hearing.c = c, c
+	c.changes.c, c.hearing.c, c.saved.c = c, c, c
 	c.keepEnded(ended)
 	s.cluster, s.follow.hashed = c, make(map[sessionHash]string)
 	return bus.Subscribe(c.id, c.deliver)
@@ -267,14 +268,15 @@ func (c *cluster) deliver(m *backplane.Message) {
 		c.changedElsewhere(m.Changed)
 	case backplane.Cancel:
 		c.stop(m.Node, m.Request)
-	case backplane.Fetched, backplane.PresentAnswer, backplane.ServerAnswer, backplane.Called, backplane.Acknowledged:
+	case backplane.Fetched, backplane.PresentAnswer, backplane.ServerAnswer, backplane.Called, backplane.Acknowledged, backplane.Located:
 		c.mu.Lock()
 		r := c.requests[m.Request]
 		c.mu.Unlock()
 		if r != nil {
 			r.answered(m)
 		}
-	case backplane.Emit, backplane.Join, backplane.Leave, backplane.Disconnect, backplane.Fetch, backplane.Present, backplane.Call:
+	case backplane.Emit, backplane.Join, backplane.Leave, backplane.Disconnect, backplane.Fetch, backplane.Present, backplane.Call,
+		backplane.Locate, backplane.SignOut:
 		c.enqueue(inboxKey{m.Node, false}, m)
 	case backplane.ServerEvent:
 		c.enqueue(inboxKey{m.Node, true}, m)
@@ -399,6 +401,7 @@ func (c *cluster) endedElsewhere(ended []backplane.Ended) {
 		if id := c.srv.follow.sessionOf(e.Session); id != "" {
 			c.srv.closeSession(id, ReasonSessionEnded)
 		}
+		c.saved.ended(e.Session)
 	}
 	c.srv.ledger.later(false, lasting...)
 }

@@ -22,11 +22,15 @@ func (c *cluster) keepEnded(all []Ending) {
 	}
 }
 
+// subject is a mark for other nodes.
+func (m mark) subject() backplane.Subject {
+	return backplane.Subject{Kind: string(m.by), Hash: m.hash}
+}
+
 // revocationOf is a revocation as other nodes are told of it.
 func revocationOf(m mark, r revocation) backplane.Revocation {
 	return backplane.Revocation{
-		Subject: backplane.Subject{Kind: string(m.by), Hash: m.hash},
-		At:      r.at, Ago: max(time.Since(r.born), 0), For: time.Until(r.until),
+		Subject: m.subject(), At: r.at, Ago: max(time.Since(r.born), 0), For: time.Until(r.until),
 	}
 }
 
@@ -57,6 +61,7 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 			if id := c.srv.follow.sessionOf(m.hash); id != "" {
 				c.srv.closeSession(id, ReasonRevoked)
 			}
+			c.saved.ended(m.hash)
 		default:
 			if heard, ok := c.srv.revoked.hear(m, r.At, ago, life); ok {
 				news = append(news, endingOf(m, heard))
@@ -246,7 +251,7 @@ func (c *changes) add(m mark) {
 func (c *changes) tellLocked() {
 	m := &backplane.Message{Kind: backplane.Changed, Changed: make([]backplane.Subject, 0, len(c.due))}
 	for k := range c.due {
-		m.Changed = append(m.Changed, backplane.Subject{Kind: string(k.by), Hash: k.hash})
+		m.Changed = append(m.Changed, k.subject())
 	}
 	clear(c.due)
 	_ = c.c.send(m)

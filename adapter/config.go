@@ -50,9 +50,9 @@ type Config struct {
 
 	// Rolling keeps sessions alive that are used over sockets only. A session in a
 	// store of Server.Store that gives ids lives for its MaxAge again when a client
-	// sends an event, at most once a minute; heartbeats, acknowledgements and
-	// "authenticate" do not count. Nothing about it changes, and no socket is
-	// replayed. MaxAge should be several minutes.
+	// sends an event, at most once a minute, or twice in a MaxAge of less than two;
+	// heartbeats, acknowledgements and "authenticate" do not count. Nothing about
+	// it changes, and no socket is replayed.
 	//
 	// It is off because it makes the life of a session depend on its use: an app
 	// whose sessions are to end some time after the login, whatever happens, would

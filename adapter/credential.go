@@ -76,7 +76,7 @@ func FirstMessage() Source { return Source{place: inFirstMessage} }
 // for clients that are not browsers and cannot keep cookies: an old way of
 // older stacks. Whoever learns the URL has the session, and a page could plant
 // one into its visitor's socket. So it is refused to every client that sends an
-// Origin, as browsers do, and a cookie that is there wins.
+// Origin or Sec-Fetch-Site, as browsers do, and a cookie that is there wins.
 func QuerySession(parameter, cookie string) Source {
 	return Source{place: inQuerySession, name: parameter, cookie: cookie}
 }
@@ -180,8 +180,8 @@ func (m *mover) move(c Source) *Error {
 		if !ok {
 			return nil
 		}
-		if m.req.Header.Get("Origin") != "" {
-			return &Error{Code: CodeForbidden, Message: fmt.Sprintf("a session in the query parameter %q is for clients that are not browsers: they send an Origin", c.name)}
+		if m.req.Header.Get("Origin") != "" || m.req.Header.Get("Sec-Fetch-Site") != "" {
+			return &Error{Code: CodeForbidden, Message: fmt.Sprintf("a session in the query parameter %q is for clients that are not browsers: they send Origin or Sec-Fetch-Site", c.name)}
 		}
 		if _, err := m.req.Cookie(c.cookie); err == nil || value == "" {
 			return nil
@@ -258,10 +258,20 @@ const maxToken = 8 << 10
 
 // cutBearer returns what stands behind the scheme "Bearer", in any case.
 func cutBearer(token string) (bare string, ok bool) {
-	if len(token) > 7 && strings.EqualFold(token[:7], "bearer ") {
+	if len(token) > 7 && strings.EqualFold(token[:6], "bearer") && (token[6] == ' ' || token[6] == '\t') {
 		return strings.TrimSpace(token[7:]), true
 	}
 	return token, false
+}
+
+// bareToken returns the token of an Authorization header, "" if it has a scheme that
+// is not "Bearer". Many middlewares take one without a scheme too.
+func bareToken(authorization string) string {
+	token, ok := cutBearer(authorization)
+	if !ok && strings.ContainsAny(token, " \t") {
+		return ""
+	}
+	return token
 }
 
 // authToken returns the token of a CONNECT's auth.

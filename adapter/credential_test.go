@@ -242,6 +242,14 @@ func TestQuerySessionIsNotForBrowsers(t *testing.T) {
 	if _, resp, err := s.NewBrowser(t, "").TryDial(ws+"?session="+value, http.Header{"Origin": {s.URL}}); err == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("with an Origin: %v, want 403", err)
 	}
+	// Browsers send no Origin where they follow a link, from a mail, say, or where a
+	// page polls its own host.
+	for _, site := range []string{"none", "same-origin"} {
+		status, body, h := engineDo(t, s.NewBrowser(t, ""), "GET", enginePath+"&session="+value, "", http.Header{"Sec-Fetch-Site": {site}})
+		if status != http.StatusBadRequest || strings.Contains(body, `"sid"`) || h.Get("Set-Cookie") != "" {
+			t.Errorf("a browser that polls, Sec-Fetch-Site %s: %d %s", site, status, body)
+		}
+	}
 	bob, _, err := s.NewBrowser(t, "bob").TryDial(ws+"?session="+value, nil)
 	if err != nil {
 		t.Fatal(err)

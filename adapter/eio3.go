@@ -79,7 +79,7 @@ func (s *Socket) setQuery(query string) {
 // nothing more: no credential is taken from them.
 func (s *Socket) Query() url.Values {
 	query := s.Handshake().Request(context.Background()).URL.Query()
-	if own, ok := s.keys[queryKey{}].(string); ok {
+	if own, ok := s.left()[queryKey{}].(string); ok {
 		// What cannot be parsed is left out, as in that of a URL.
 		parsed, _ := url.ParseQuery(own)
 		maps.Copy(query, parsed)

@@ -160,7 +160,7 @@ func TestPollsThatAreNotEncoded(t *testing.T) {
 func TestPollOfBothKinds(t *testing.T) {
 	s := openSite(t, adapter.Config{}, nil)
 	p := newPoller(t, s)
-	op := s.Server.To()
+	op := s.Server.Compress(true)
 	for _, o := range []adapter.Op{op.Compress(false), op} { // a step leaves the first Op as it is
 		if err := o.Emit("long", strings.Repeat("x", 1000)); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -193,9 +194,7 @@ func (l *ledger) Run() {
 			return
 		}
 		l.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-		err := l.kept.Add(ctx, batch...)
-		cancel()
+		err := l.try(batch)
 		l.tell(err)
 		if err != nil {
 			l.mu.Lock()
@@ -205,6 +204,19 @@ func (l *ledger) Run() {
 			return
 		}
 	}
+}
+
+// try writes a batch where nobody else recovers.
+func (l *ledger) try(batch []Ending) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("adapter: Endings.Add panicked: %v", v)
+			l.srv.log.Error("Config.Endings panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	return l.kept.Add(ctx, batch...)
 }
 
 // close tries once more to write what waits.
@@ -221,9 +233,7 @@ func (l *ledger) close() {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-	defer cancel()
-	if err := l.kept.Add(ctx, batch...); err != nil {
+	if err := l.try(batch); err != nil {
 		l.srv.log.Error("what has ended could not be written down, and is forgotten with this process", "count", len(batch), "error", err)
 	}
 }

@@ -384,3 +384,41 @@ func TestClockThatIsSetBack(t *testing.T) {
 	wantNobody(t, "alice", alice)
 	wantUser(t, "alice", s.NewBrowser(t, "alice"))
 }
+
+// A mineEndings panics the second time.
+type mineEndings struct{ memoryEndings }
+
+func (e *mineEndings) Add(ctx context.Context, endings ...adapter.Ending) error {
+	if e.count() == 1 {
+		e.fail(nil)
+		_ = e.memoryEndings.Add(ctx)
+		panic("no connection")
+	}
+	return e.memoryEndings.Add(ctx, endings...)
+}
+
+func (e *memoryEndings) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.calls
+}
+
+// TestEndingsThatPanic: what is written later is written by a task of the server's,
+// where nobody else recovers. It counts as not written, and is tried again.
+func TestEndingsThatPanic(t *testing.T) {
+	kept, book := new(mineEndings), new(logBook)
+	inBubble(t, adapter.Config{Endings: kept, Logger: slog.New(book)}, nil, func(t *testing.T, b *bubble) {
+		kept.fail(errFull)
+		if _, err := b.srv.Revoke(t.Context(), adapter.ByUser("alice")); !errors.Is(err, errFull) {
+			t.Errorf("Revoke: %v, want %v", err, errFull)
+		}
+		time.Sleep(time.Minute)
+		all, err := kept.All(t.Context())
+		if len(all) != 1 || err != nil || kept.count() != 3 {
+			t.Errorf("%d endings after %d tries, %v; want one after three", len(all), kept.count(), err)
+		}
+		if book.count("panic") == 0 {
+			t.Error("the panic is not logged")
+		}
+	})
+}

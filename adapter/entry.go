@@ -16,7 +16,12 @@ func (s *sioSocket) decide(adm *admission) {
 	case e != nil:
 		s.socket.deny(e)
 	case token != "":
-		sock.identity.Store(nil) // until it is known whom the token names
+		// From here on, though it is not known yet whom the token names: guards
+		// take their time, and meanwhile the connection may be bound anew.
+		s.conn.mu.Lock()
+		s.own = true
+		s.conn.mu.Unlock()
+		sock.identity.Store(nil)
 		sock.start(adm, func(context.Context) (*admission, error) { return sock.askWith(token, adm) })
 	case srv.takes(inFirstMessage) && s.mustWait(adm):
 		s.wait(adm)
@@ -126,7 +131,7 @@ func (s *Socket) askWith(token string, adm *admission) (*admission, error) {
 	if e != nil {
 		return nil, e
 	}
-	s.keys = now.keys
+	s.setLeft(now.keys)
 	s.shake.Store(now.shake)
 	s.adopt(now, false)
 	srv.follow.add(s, now)

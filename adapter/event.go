@@ -197,20 +197,33 @@ type eventContext struct {
 	context.Context
 	socket   *Socket
 	identity *Identity
-	in       *incoming // for guards of an event
+	in       *incoming   // for guards of an event
+	keys     map[any]any // in the place of the socket's, for whom it is to become
 }
+
+// eventContextKey finds the eventContext in contexts that were derived from it.
+type eventContextKey struct{}
 
 func (c *eventContext) Value(key any) any {
 	switch k := key.(type) {
 	case identityKey:
 		return c.identity
+	case eventContextKey:
+		return c
 	case string:
 		// What middlewares left with c.Set, as *gin.Context has it.
-		if v, ok := c.socket.keys[k]; ok {
+		if v, ok := c.left()[k]; ok {
 			return v
 		}
 	}
 	return c.Context.Value(key)
+}
+
+func (c *eventContext) left() map[any]any {
+	if c.keys != nil {
+		return c.keys
+	}
+	return c.socket.left()
 }
 
 // shortName is the name of an event as far as errors repeat it: a client may send

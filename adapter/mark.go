@@ -160,6 +160,14 @@ func (v *revocations) find(w Who) (revocation, bool) {
 	return r, ok && time.Now().Before(r.until)
 }
 
+// has reports whether what a mark stands for was revoked.
+func (v *revocations) has(m mark) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	r, ok := v.of[m]
+	return ok && time.Now().Before(r.until)
+}
+
 // stamp is the time that a login gets: now, but after every revocation of who
 // logs in that is known here. So whoever is let in after a Revoke stays in on
 // every node, whatever their clocks say.
@@ -208,11 +216,7 @@ func (v *revocations) ends(l login) bool {
 
 // token reports whether the token of a request was revoked, whenever.
 func (v *revocations) token(authorization string) bool {
-	token, ok := cutBearer(authorization)
-	if !ok {
-		return false
-	}
-	_, ok = v.find(ByToken(token))
+	_, ok := v.find(ByToken(bareToken(authorization)))
 	return ok
 }
 

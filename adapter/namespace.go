@@ -168,9 +168,12 @@ func (n *Namespace) add(s *Socket) {
 	n.mu.Unlock()
 }
 
+// remove takes s out, unless one that was recovered has its place already.
 func (n *Namespace) remove(s *Socket) {
 	n.mu.Lock()
-	delete(n.sockets, s.id)
+	if n.sockets[s.id] == s {
+		delete(n.sockets, s.id)
+	}
 	n.mu.Unlock()
 }
 
@@ -187,7 +190,7 @@ func (n *Namespace) all() []*Socket {
 }
 
 // To addresses everyone in any of the rooms, and the sockets whose ids are
-// given.
+// given; nobody, if none are.
 func (n *Namespace) To(rooms ...string) Op { return Op{ns: n}.To(rooms...) }
 
 // In is To.

@@ -13,6 +13,7 @@ import (
 type Op struct {
 	ns       *Namespace
 	rooms    []string
+	none     bool // To was given no rooms: nobody is selected
 	except   []string
 	user     string
 	toUser   bool
@@ -22,9 +23,11 @@ type Op struct {
 	local    bool // on this node only
 }
 
-// To adds rooms, or ids of sockets.
+// To adds rooms, or ids of sockets. Without any, and none before, it selects
+// nobody: a list that turns out to be empty must not become everybody.
 func (o Op) To(rooms ...string) Op {
 	o.rooms = append(slices.Clip(o.rooms), rooms...)
+	o.none = len(o.rooms) == 0
 	return o
 }
 
@@ -62,7 +65,7 @@ func (o Op) Local() Op {
 
 // cluster is where other nodes are told of o; nil if nowhere.
 func (o Op) cluster() *cluster {
-	if o.local {
+	if o.local || o.none {
 		return nil
 	}
 	return o.ns.srv.cluster
@@ -189,6 +192,8 @@ func (o Op) selectInto(dst []*Socket) []*Socket {
 // selectIn is selectInto for one namespace.
 func (o Op) selectIn(n *Namespace, dst []*Socket) []*Socket {
 	switch {
+	case o.none:
+		return dst
 	case o.toUser:
 		dst = n.users.Select(dst, []string{o.user}, nil)
 		if len(o.rooms) > 0 {

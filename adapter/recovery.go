@@ -142,17 +142,14 @@ func (s *Socket) Recovered() bool {
 // the two would neither be there nor have missed the event.
 func (h *history) emit(m *message, o Op, targets *[]*Socket) error {
 	h.order.Lock()
-	defer func() { h.order.Unlock() }()
+	defer h.order.Unlock()
 	for {
 		*targets = o.selectIn(h.n, (*targets)[:0])
 		plain, sio := m.lacks(*targets, h.missed())
 		if !plain && !sio {
 			break
 		}
-		h.order.Unlock()
-		err := m.prepare(plain, sio) // runs the app's own code, so not under the lock
-		h.order.Lock()
-		if err != nil {
+		if err := h.prepare(m, plain, sio); err != nil {
 			return err
 		}
 	}
@@ -166,6 +163,14 @@ func (h *history) emit(m *message, o Op, targets *[]*Socket) error {
 		h.number(m, marks, &o, o.volatile)
 	}
 	return queueAll(m, *targets, o.volatile)
+}
+
+// prepare encodes m. It lets go of the order meanwhile, which is held before and
+// after, whatever happens: it runs the app's own code, which may emit or panic.
+func (h *history) prepare(m *message, plain, sio bool) error {
+	h.order.Unlock()
+	defer h.order.Lock()
+	return m.prepare(plain, sio)
 }
 
 // emitTo numbers m, keeps it and queues it for one socket.
@@ -436,6 +441,8 @@ func (o Op) selectsGhost(g *ghost, number uint64) bool {
 		return room == g.id || ok && since < number
 	}
 	switch {
+	case o.none:
+		return false
 	case o.toUser && (g.identity == nil || g.identity.UserID != o.user):
 		return false
 	case len(o.rooms) > 0 && !slices.ContainsFunc(o.rooms, in):

@@ -188,7 +188,7 @@ func (f *follower) ran(b *binding, p *pass, o outcome, tellings uint64) {
 		}
 		if p != nil {
 			if l := p.session(); l != nil && l.id == b.sessionID {
-				b.extendLocked(l.ends)
+				b.extendLocked(l.expires)
 			}
 		}
 		if every := f.srv.cfg.Revalidate; every > 0 {

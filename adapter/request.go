@@ -59,7 +59,9 @@ func (c *cluster) ask(ctx context.Context, m *backplane.Message) (*request, erro
 		m.Timeout = max(time.Until(deadline), time.Millisecond)
 	}
 	count := 0
-	if counter, ok := c.bus.(backplane.Counter); ok {
+	// What is about the servers as a whole only those ask and answer that speak
+	// for all namespaces, and they send beats.
+	if counter, ok := c.bus.(backplane.Counter); ok && m.Namespace != "" {
 		var err error
 		if count, err = counter.Count(ctx, m.Namespace); err != nil {
 			return nil, fmt.Errorf("adapter: backplane: count nodes: %w", err)
@@ -180,6 +182,8 @@ func answerTo(k backplane.Kind) backplane.Kind {
 		return backplane.ServerAnswer
 	case backplane.Call:
 		return backplane.Called
+	case backplane.Locate, backplane.SignOut:
+		return backplane.Located
 	}
 	return 0
 }

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +26,8 @@ func ByUser(id string) Who { return Who{byUser, id} }
 // BySession is one session, by Identity.SessionID.
 func BySession(id string) Who { return Who{bySession, id} }
 
-// ByToken is everything that was opened with one token, as it stands behind
-// "Bearer".
+// ByToken is everything that was opened with one token, as it stands in
+// Authorization, behind "Bearer" or alone.
 func ByToken(token string) Who { return Who{byToken, withoutSignature(token)} }
 
 // ByProvider is everybody who has logged in with one provider.
@@ -59,15 +60,11 @@ func withoutSignature(token string) string {
 	return token
 }
 
-// token returns what stands behind "Bearer" in the handshake, "" if nothing does.
+// token returns the token that the handshake shows in Authorization, "" if none.
 func (h *Handshake) token() string {
-	const header = "\r\nAuthorization: Bearer "
-	_, rest, ok := strings.Cut(string(h.head), header)
-	if !ok {
-		return ""
-	}
-	token, _, _ := strings.Cut(rest, "\r\n")
-	return token
+	_, rest, _ := bytes.Cut(h.head, []byte("\r\nAuthorization: "))
+	line, _, _ := bytes.Cut(rest, []byte("\r\n"))
+	return bareToken(string(line))
 }
 
 // sockets returns the open sockets that are meant.
@@ -248,18 +245,21 @@ func (st *store) dropLater(id string) func(context.Context) error {
 			break
 		}
 	}
-	return func(ctx context.Context) error {
-		gone := gsessions.NewSession(st.inner, name)
-		gone.ID, gone.Options = id, expired(nil)
-		err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
-		if err == nil {
-			err = st.ping(ctx)
-		}
-		if err != nil {
-			return fmt.Errorf("adapter: delete session: %w", err)
-		}
-		return nil
+	return func(ctx context.Context) error { return st.dropRow(ctx, name, id, header) }
+}
+
+// dropRow deletes a session, with the header by which some stores find it.
+func (st *store) dropRow(ctx context.Context, name, id string, header http.Header) error {
+	gone := gsessions.NewSession(st.inner, name)
+	gone.ID, gone.Options = id, expired(nil)
+	err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
+	if err == nil {
+		err = st.ping(ctx)
 	}
+	if err != nil {
+		return fmt.Errorf("adapter: delete session: %w", err)
+	}
+	return nil
 }
 
 // over reports whether what a handshake has found was ended since the chain ran.

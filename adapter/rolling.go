@@ -13,7 +13,7 @@ import (
 
 // Bounds on touching sessions, see Config.Rolling.
 const (
-	touchGap     = time.Minute // between two touches of one session
+	touchGap     = time.Minute // between two touches of one session, see gapOf
 	touchRunners = 2           // at the same time in the whole server
 	touchQueue   = 10_000      // sessions that wait for a runner
 	touchTimeout = 10 * time.Second
@@ -30,7 +30,7 @@ type Toucher interface {
 }
 
 // A roller keeps the sessions alive whose sockets are in use. It remembers only
-// those that were touched within the last touchGap.
+// those that are not to be touched again yet.
 type roller struct {
 	srv *Server
 
@@ -43,7 +43,7 @@ type roller struct {
 
 // A touch is the last one of a session.
 type touch struct {
-	at   time.Duration // by follower.now
+	next time.Duration // when there may be another one, by follower.now
 	busy bool          // queued or running
 }
 
@@ -51,6 +51,17 @@ type touch struct {
 type due struct {
 	id string
 	s  *Socket
+	at time.Duration // since when, by follower.now
+}
+
+// gapOf is the time between two touches of a session that lives for life after
+// each of them: a minute is too long for one that does not live for two. Of one
+// that ends with its browser, only the store knows for how long it keeps it.
+func gapOf(life time.Duration) time.Duration {
+	if life <= 0 {
+		return touchGap
+	}
+	return min(touchGap, life/2)
 }
 
 // used is told that the client of s has sent an event. It does not wait.
@@ -63,15 +74,15 @@ func (r *roller) used(s *Socket) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last, known := r.touched[id]
-	if last.busy || known && now-last.at < touchGap || len(r.queue) >= touchQueue {
+	if last.busy || known && now < last.next || len(r.queue) >= touchQueue {
 		return
 	}
 	if r.touched == nil {
 		r.touched = make(map[string]touch)
 		r.srv.eng.Wheel().Set(&r.timer, time.Now().Add(touchGap), r)
 	}
-	r.touched[id] = touch{now, true}
-	r.queue = append(r.queue, due{id, s})
+	r.touched[id] = touch{busy: true}
+	r.queue = append(r.queue, due{id, s, now})
 	if r.runners < touchRunners {
 		r.runners++
 		r.srv.eng.Go(r)
@@ -84,7 +95,7 @@ func (r *roller) Expired(time.Time) {
 	defer r.mu.Unlock()
 	now := r.srv.follow.now()
 	for id, last := range r.touched {
-		if !last.busy && now-last.at >= touchGap {
+		if !last.busy && now >= last.next {
 			delete(r.touched, id)
 		}
 	}
@@ -110,70 +121,72 @@ func (r *roller) Run() {
 		r.queue = r.queue[1:]
 		r.mu.Unlock()
 
-		err := next.s.Session().touch(r.srv.ctx, next.id)
+		life, err := next.s.Session().touch(r.srv.ctx, next.id)
 		if err != nil && !errors.Is(err, ErrSessionGone) && r.srv.ctx.Err() == nil {
 			r.srv.log.Warn("the session of a socket in use could not be extended", "socket", next.s.id, "error", err)
 		}
 		r.mu.Lock()
-		r.touched[next.id] = touch{at: r.touched[next.id].at}
+		r.touched[next.id] = touch{next: next.at + gapOf(life)}
 		r.mu.Unlock()
 	}
 }
 
 // touch extends the session's life, if its id is still the given one, to what it
-// was when it was last saved, and changes nothing else.
-func (h *Session) touch(ctx context.Context, id string) (err error) {
+// was when it was last saved, and changes nothing else. It returns that life, zero
+// if it has done nothing or the session ends with its browser.
+func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("adapter: touch session: the store panicked: %v", v)
+			life, err = 0, fmt.Errorf("adapter: touch session: the store panicked: %v", v)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, touchTimeout)
 	defer cancel()
 	unlock, err := h.srv.locks.lock(ctx, id)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unlock()
 	got, req, err := h.load(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ref, _ := h.s.session()
 	switch {
 	case sessionID(got) != id:
-		return nil // its sockets follow another one by now
+		return 0, nil // its sockets follow another one by now
 	case got.ID == "":
 		ref.store.foundInCookie() // since before a restart
-		return nil
+		return 0, nil
 	}
 	maxAge := keptOptions(got).MaxAge
+	life = time.Duration(maxAge) * time.Second
 	if t, ok := ref.store.inner.(Toucher); ok {
 		if err := t.Touch(ctx, id, maxAge); err != nil {
-			return fmt.Errorf("adapter: touch session: %w", err)
+			return 0, fmt.Errorf("adapter: touch session: %w", err)
 		}
-		h.srv.follow.extend(id, maxAge)
-		return nil
+		h.srv.follow.extend(id, life)
+		return life, nil
 	}
 	header, err := h.save(req, id, got)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	h.srv.follow.extend(id, maxAge)
+	h.srv.follow.extend(id, life)
 	for _, c := range setCookies(header) {
 		if c.Name == ref.name {
 			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
 		}
 	}
-	return nil
+	return life, nil
 }
 
-// extend notes that a session lives for maxAge seconds from now.
-func (f *follower) extend(id string, maxAge int) {
-	if maxAge <= 0 {
+// extend notes for how long a session lives from now; zero is until its browser ends.
+func (f *follower) extend(id string, life time.Duration) {
+	if life <= 0 {
 		return
 	}
-	ends := time.Now().Add(time.Duration(maxAge) * time.Second)
+	ends := time.Now().Add(life)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {

@@ -291,6 +291,26 @@ func TestRollingKeepsMaxAge(t *testing.T) {
 	}
 }
 
+// TestRollingOfAShortLife: a session was touched once a minute even if it did not
+// live for one, and ended under a socket in use.
+func TestRollingOfAShortLife(t *testing.T) {
+	st := newLedger(30 * time.Second)
+	var runs atomic.Int32
+	inBubble(t, adapter.Config{Rolling: true, Revalidate: time.Second}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+		w := b.tab(st.login("a"))
+		for range 600 {
+			w.echo()
+			time.Sleep(time.Second)
+		}
+		if n := len(st.saved("a")); n < 38 || n > 40 {
+			t.Errorf("%d saves in ten minutes, want one in 15 s", n)
+		}
+		if err := <-w.ended; !websocket.IsCloseError(err, 4410) || st.left("a") > 0 {
+			t.Errorf("ended with %v, want 4410 when the session has ended", err)
+		}
+	})
+}
+
 // TestRollingNeverResurrects ends a session while it is being touched. Meanwhile
 // handlers go on, and there is one touch and not two.
 func TestRollingNeverResurrects(t *testing.T) {

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -82,4 +84,43 @@ func TestSecuritySlowPost(t *testing.T) {
 		}
 		b.wantUnknown(sid)
 	})
+}
+
+// TestSecurityConnectFlood: each CONNECT runs the chain, for which no limiter of the
+// handshake is asked. A connection that has been let in must not guess tokens, or
+// keep the database busy, as fast as it can write.
+func TestSecurityConnectFlood(t *testing.T) {
+	for name, auth := range map[string]string{"guessed tokens": `,{"token":"guess"}`, "as nobody": ","} {
+		t.Run(name, func(t *testing.T) {
+			var runs atomic.Int64
+			cfg := adapter.Config{Credentials: []adapter.Source{adapter.AuthPayload("token")}}
+			inBubble(t, cfg, func(srv *adapter.Server) {
+				srv.Use(func(c *gin.Context) {
+					runs.Add(1)
+					if c.GetHeader("Authorization") != "" {
+						c.AbortWithStatus(http.StatusUnauthorized)
+					}
+				})
+				srv.Identify(func(*gin.Context) (*adapter.Identity, error) { return nil, nil })
+				srv.Of("/admin")
+			}, func(t *testing.T, b *bubble) {
+				w := b.online()
+				time.Sleep(2 * time.Second) // what the handshake has found is not good for longer
+				for range 1000 {
+					_ = w.WriteMessage(websocket.TextMessage, []byte("40/admin"+auth))
+					if _, m, err := w.ReadMessage(); err != nil {
+						if !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+							t.Errorf("closed with %v, want 1008", err)
+						}
+						break
+					} else if !strings.HasPrefix(string(m), "44/admin,") {
+						t.Fatalf("CONNECT was answered %s", m)
+					}
+				}
+				if n := runs.Load(); n > 250 {
+					t.Errorf("one connection has run the chain %d times in a moment", n)
+				}
+			})
+		})
+	}
 }

@@ -1,8 +1,12 @@
 package adapter_test
 
 import (
+	"context"
 	"net/http"
+	"strings"
 	"testing"
+
+	"github.com/gin-gonic/gin"
 
 	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
@@ -34,6 +38,51 @@ func TestSecurityRevokedTokenRespaced(t *testing.T) {
 		}
 		if _, _, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws, http.Header{"Authorization": {spellings[i]}}); err == nil {
 			t.Errorf("%q is let in after Revoke", spellings[i])
+		}
+	}
+}
+
+// TestSecurityRevokedTokenWithoutItsScheme: many middlewares take what is left when
+// "Bearer" is taken away, if it is there, or the last word. A token that they take
+// is revoked in that spelling too, on pages and sockets.
+func TestSecurityRevokedTokenWithoutItsScheme(t *testing.T) {
+	srv := startBare(t, adapter.Config{Revalidate: -1}, func(srv *adapter.Server) {
+		srv.Use(func(c *gin.Context) {})
+		srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+			words := strings.Fields(c.GetHeader("Authorization"))
+			if len(words) == 0 {
+				return nil, nil
+			}
+			return &adapter.Identity{UserID: words[len(words)-1]}, nil
+		})
+		adapter.On(srv, "do", func(context.Context, *adapter.Socket, any) error { return nil })
+	})
+	r := gin.New()
+	srv.Mount(r)
+	r.Group("/", srv.HTTP()...).GET("/me", func(c *gin.Context) {
+		if _, ok := adapter.IdentityOf(c); !ok {
+			c.Status(http.StatusUnauthorized)
+		}
+	})
+	b := adaptertest.NewBrowser(t, adaptertest.Serve(t, r))
+	for _, header := range []string{"alice", "Bearer\talice", "bearer \t alice"} {
+		h := http.Header{"Authorization": {header}}
+		c, _, err := b.TryDial(ws, h)
+		if err != nil {
+			t.Fatalf("%q: %v", header, err)
+		}
+		defer c.Close()
+	}
+	if n, err := srv.Revoke(t.Context(), adapter.ByToken("alice")); n != 3 || err != nil {
+		t.Errorf("Revoke = %d, %v; want 3 sockets", n, err)
+	}
+	for _, header := range []string{"alice", "Bearer\talice", "bearer \t alice", "Bearer alice"} {
+		h := http.Header{"Authorization": {header}}
+		if _, resp, err := b.TryDial(ws, h); err == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%q opens a socket after Revoke: %v", header, err)
+		}
+		if status, _, _ := engineDo(t, b, "GET", "/me", "", h); status != http.StatusUnauthorized {
+			t.Errorf("%q on a page after Revoke: %d, want 401", header, status)
 		}
 	}
 }

@@ -119,7 +119,7 @@ type task struct {
 // taskLocked begins a task for what may take a while. From here on a Cancel
 // finds it.
 func (c *cluster) taskLocked(m *backplane.Message) (*task, error) {
-	if m.Request == "" || m.Kind != backplane.Call && m.Kind != backplane.ServerEvent {
+	if m.Request == "" || m.Kind != backplane.Call && m.Kind != backplane.ServerEvent && m.Kind != backplane.SignOut {
 		return nil, nil
 	}
 	k := taskKey{m.Node, m.Request}
@@ -130,9 +130,10 @@ func (c *cluster) taskLocked(m *backplane.Message) (*task, error) {
 	if wait <= 0 {
 		wait = maxServe
 	}
-	// What clients answer ends with their sockets, what handlers do with the server.
+	// What clients answer ends with their sockets, what handlers and stores do with
+	// the server.
 	parent := c.ctx
-	if m.Kind == backplane.ServerEvent {
+	if m.Kind != backplane.Call {
 		parent = c.srv.ctx
 	}
 	ctx, cancel := context.WithTimeout(parent, wait)
@@ -174,6 +175,11 @@ func (c *cluster) handle(t *task, m *backplane.Message) (err error) {
 		return err
 	case backplane.ServerEvent:
 		return c.serverEvent(t, m)
+	case backplane.Locate:
+		c.answer(t, m, c.located(m))
+	case backplane.SignOut:
+		waits, err = c.signOutHere(t, m)
+		return err
 	}
 	return nil
 }

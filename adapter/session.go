@@ -163,6 +163,7 @@ func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http
 	if err := ref.store.inner.Save(r, &w, got); err != nil {
 		return nil, fmt.Errorf("adapter: save session: %w", err)
 	}
+	ref.store.note(r, got)
 	if h.srv.ended.has(id) {
 		return nil, ref.store.undo(r, got, id)
 	}

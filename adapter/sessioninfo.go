@@ -1,14 +1,11 @@
 package adapter
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -30,7 +27,7 @@ type SessionInfo struct {
 	Agent   string    // the browser's User-Agent, of at most 200 bytes
 	Since   time.Time // of the login, or since when sockets are open
 	Used    time.Time // when it was last seen: now, if it has open sockets
-	Sockets int       // open ones, on this node
+	Sockets int       // open ones, on all nodes
 }
 
 // StoredSession is what a SessionLister tells of a session.
@@ -95,13 +92,15 @@ func SessionHandle(id string) string {
 	if id == "" {
 		return ""
 	}
-	h := hashSession(id)
-	return base64.RawURLEncoding.EncodeToString(h[:])
+	return handleOf(hashSession(id))
 }
 
-func tokenHandle(token string) string {
-	sum := sha256.Sum256([]byte("usher token " + token))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+// handleOf is the handle that a hash is, empty if it is none.
+func handleOf(h sessionHash) string {
+	if h == (sessionHash{}) {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(h[:])
 }
 
 // hashOfHandle is the hash of a session that a handle stands for.
@@ -116,7 +115,7 @@ func (s *Socket) handle() string {
 		return SessionHandle(id)
 	}
 	if token := s.shake.Load().token(); token != "" {
-		return tokenHandle(token)
+		return handleOf(ByToken(token).mark().hash)
 	}
 	return ""
 }
@@ -126,18 +125,15 @@ func (s *Socket) handle() string {
 // sockets that are open on them, and besides, what else the user has open sockets
 // with: sessions of other stores, and each token.
 //
-// Sockets are those of this node. In a cluster, a session of a store that all
-// nodes share is listed on each of them; one that only another node's sockets
-// tell of is not.
+// In a cluster the sockets of all nodes count, up to MaxSessions places of each.
+// Other nodes are waited for until ctx is done, but not longer than 5 s: if one
+// does not answer there is an error beside the places that are known. If a store
+// fails, there is an error and no place.
 func (s *Server) Sessions(ctx context.Context, userID string) ([]SessionInfo, error) {
 	if userID == "" {
 		return nil, errors.New("adapter: Sessions: expected a user, got none")
 	}
-	type place struct {
-		SessionInfo
-		stored bool
-	}
-	found := make(map[string]*place)
+	all := newPlaces()
 	for _, st := range s.stores {
 		lister, ok := st.inner.(SessionLister)
 		if !ok {
@@ -149,36 +145,16 @@ func (s *Server) Sessions(ctx context.Context, userID string) ([]SessionInfo, er
 		}
 		for _, of := range stored {
 			if !s.isOver(of) {
-				found[of.Handle] = &place{SessionInfo{Handle: of.Handle, Address: of.Address, Agent: of.Agent, Since: of.Since, Used: of.Used}, true}
+				all.keep(of)
 			}
 		}
 	}
-	now := time.Now()
-	for _, sock := range s.socketsOf(ByUser(userID)) {
-		here := sock.place()
-		key := here.Handle
-		if key == "" {
-			key = "\x00" + here.Address + "\x00" + here.Agent // no handle begins so
-		}
-		of := found[key]
-		if of == nil {
-			of = &place{SessionInfo: here}
-			found[key] = of
-		}
-		of.Used = now
-		of.Sockets++
-		if !of.stored && here.Since.Before(of.Since) {
-			of.Since = here.Since
-		}
+	all.openHere(s, isUser(userID))
+	elsewhere, err := s.locate(ctx, userID)
+	for _, at := range elsewhere {
+		all.open(at)
 	}
-	all := make([]SessionInfo, 0, len(found))
-	for _, of := range found {
-		all = append(all, of.SessionInfo)
-	}
-	slices.SortFunc(all, func(a, b SessionInfo) int {
-		return cmp.Or(b.Used.Compare(a.Used), b.Since.Compare(a.Since), cmp.Compare(a.Handle, b.Handle))
-	})
-	return all[:min(len(all), MaxSessions)], nil
+	return all.latest(), err
 }
 
 // isOver reports whether a session that a store still has was ended.
@@ -195,15 +171,16 @@ func (s *Socket) place() SessionInfo {
 	c := gin.CreateTestContextOnly(&recorder{header: make(http.Header)}, s.mount.engine)
 	c.Request = shake.Request(context.Background())
 	return SessionInfo{
-		Handle: s.handle(), Address: s.mount.clientIP(c), Agent: clip(c.Request.UserAgent()), Since: shake.Time(),
+		Handle: s.handle(), Address: s.mount.clientIP(c), Agent: clip(c.Request.UserAgent()), Since: shake.Time(), Sockets: 1,
 	}
 }
 
 // RevokeSession is Revoke for one entry of Sessions: it ends the session, or the
-// token, that the handle stands for, if it is the user's, and closes its sockets,
-// of which it returns how many there were on this node. If the user has none with
-// this handle, whoever else may, the error is ErrUnknownSession. The handle may
-// come from a form.
+// token, that the handle stands for, if it is the user's, and closes its sockets
+// on every node, of which it returns how many there were on this one. If the user
+// has none with this handle, whoever else may, the error is ErrUnknownSession; if
+// a node that might know better has not answered within 5 s, it is another one.
+// The handle may come from a form.
 func (s *Server) RevokeSession(ctx context.Context, userID, handle string) (closed int, err error) {
 	if userID == "" || handle == "" {
 		return 0, ErrUnknownSession
@@ -226,21 +203,11 @@ func (s *Server) RevokeSession(ctx context.Context, userID, handle string) (clos
 			c.hashEnded(h, s.longestLife())
 		}
 	}
-	for _, sock := range s.socketsOf(ByUser(userID)) {
-		if sock.handle() != handle {
-			continue
-		}
-		known = true
-		who := BySession(sock.SessionID())
-		if who.value == "" {
-			who = ByToken(sock.shake.Load().token())
-		}
-		if who.value == "" {
-			continue // it has ended or changed meanwhile
-		}
-		n, revokeErr := s.Revoke(ctx, who)
-		closed, err = n, errors.Join(err, revokeErr)
-		break // all that have this handle hang on it
+	found, closed, endErr := s.signOut(ctx, isUser(userID), handle)
+	known, err = known || found, errors.Join(err, endErr)
+	if !known {
+		known, endErr = s.signOutElsewhere(ctx, userID, handle)
+		err = errors.Join(err, endErr)
 	}
 	if !known && err == nil {
 		err = ErrUnknownSession

@@ -291,20 +291,3 @@ func TestSessionsOfOtherStores(t *testing.T) {
 		t.Errorf("GET /me: %d, want 401", status)
 	}
 }
-
-// TestRevokeSessionOnAnotherNode: only the hash of a session is known where it is
-// ended, and its sockets are elsewhere.
-func TestRevokeSessionOnAnotherNode(t *testing.T) {
-	c := adaptertest.NewCluster(t, 2, adapter.Config{}, newListingStore(t), nil)
-	conn := logInWith(t, c.Sites[0], "alice", "Phone").Dial(ws)
-	all := mustSessions(t, c.Sites[1].Server, "alice")
-	if len(all) != 1 || all[0].Sockets != 0 {
-		t.Fatalf("alice is signed in at %+v, want the session without the other node's socket", all)
-	}
-	if _, err := c.Sites[1].Server.RevokeSession(t.Context(), "alice", all[0].Handle); err != nil {
-		t.Fatal(err)
-	}
-	if code := conn.Closed(); code != 4409 {
-		t.Errorf("closed with %d, want 4409", code)
-	}
-}

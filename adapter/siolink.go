@@ -17,7 +17,7 @@ type sioSocket struct {
 
 	// Guarded by conn.mu.
 	paused bool
-	own    bool // it has shown a credential of its own
+	own    bool // it shows, or has shown, a credential of its own
 }
 
 func (s *sioSocket) pending() *pending { return s.conn.waits.Load() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,6 @@ type Socket struct {
 	link  link
 	id    string
 	ref   sessionRef
-	keys  map[any]any
 	auth  json.RawMessage
 
 	recovery *recoverable // nil without recovery
@@ -56,6 +56,7 @@ type Socket struct {
 	held        []engine.Frame
 	heldBytes   int
 	rooms       []string
+	keys        map[any]any // what the chain has left with c.Set; replaced, and never changed
 	asked       map[uint64]chan<- answer
 	data        *Data
 	ctx         context.Context // made when first asked for
@@ -92,10 +93,32 @@ func (s *Socket) session() (sessionRef, string) {
 func (s *Socket) Handshake() *Handshake { return s.shake.Load() }
 
 // Get returns what a middleware of the chain left with c.Set during the
-// handshake.
+// handshake, or when the chain was asked about a token that the client has shown
+// since.
 func (s *Socket) Get(key any) (value any, ok bool) {
-	value, ok = s.keys[key]
+	value, ok = s.left()[key]
 	return value, ok
+}
+
+// left returns what the chain has left with c.Set, which is not to be changed.
+func (s *Socket) left() map[any]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys
+}
+
+// setLeft replaces what the chain has left, except for the query, which is the
+// client's.
+func (s *Socket) setLeft(keys map[any]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if query, ok := s.keys[queryKey{}]; ok {
+		own := make(map[any]any, len(keys)+1)
+		maps.Copy(own, keys)
+		own[queryKey{}] = query
+		keys = own
+	}
+	s.keys = keys
 }
 
 // Auth decodes into v, a pointer, what a Socket.IO client gave as auth for this

@@ -38,6 +38,9 @@ type sioConn struct {
 	ending  *engine.Cause         // the server has ended the last socket
 	closed  bool
 	behind  bool // the browser has another session cookie than it has shown here
+
+	connects      int32 // CONNECTs that have come since
+	connectsSince int32 // Unix seconds
 }
 
 // Receive takes one message from the reader.
@@ -100,13 +103,35 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 // names as they like for a pattern.
 const maxSockets = 100
 
+// maxConnects within connectsWindow are all that one connection may send. Each may
+// run the chain, without those of its middlewares that limit handshakes.
+const (
+	maxConnects    = 2 * maxSockets // leave all, and come back
+	connectsWindow = 10             // seconds
+)
+
+// tooManyConnects counts one more.
+func (conn *sioConn) tooManyConnects() bool {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	now := int32(time.Now().Unix())
+	if conn.connects == 0 || now-conn.connectsSince > connectsWindow {
+		conn.connects, conn.connectsSince = 0, now
+	}
+	conn.connects++
+	return conn.connects > maxConnects
+}
+
 // maxAuth bounds, in bytes, the payload of a CONNECT, which is kept.
 const maxAuth = 16 << 10
 
 // connect makes the socket of a namespace. Whether it is let in is asked in its
-// first turn, off the reader.
+// first turn, off the reader. An error ends the connection.
 func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	srv := conn.srv
+	if conn.tooManyConnects() {
+		return fmt.Errorf("expected at most %d CONNECTs in %d seconds", maxConnects, connectsWindow)
+	}
 	if !srv.begin() {
 		return nil // the connection is about to be closed
 	}

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync/atomic"
@@ -68,16 +70,16 @@ type store struct {
 
 // loaded is a session as a request found it.
 type loaded struct {
-	store  *store
-	tokens *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
-	view   *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
-	name   string
-	cookie string // the value the client holds: as it came, or as last set
-	id     string
-	ended  string            // the id of the session that the client has shown, if that is over
-	base   map[any]any       // the values as loaded
-	ends   time.Time         // when it expires, as far as is known; zero if it is not
-	usual  gsessions.Options // that the store gives to its sessions
+	store   *store
+	tokens  *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
+	view    *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
+	name    string
+	cookie  string // the value the client holds: as it came, or as last set
+	id      string
+	ended   string            // the id of the session that the client has shown, if that is over
+	base    map[any]any       // the values as loaded
+	expires time.Time         // when it ends in its store; zero if that is not known
+	usual   gsessions.Options // that the store gives to its sessions
 }
 
 // values are those as loaded; none where it is not known what was.
@@ -153,7 +155,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	l.ends = expiryOf(session.Values)
+	l.expires = expiryOf(session.Values)
 	if v.addLoaded(l); v == nil {
 		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{st, name}, l))
 	}
@@ -191,6 +193,12 @@ const maxCookie = 4096
 func isNobody(err error, cookie string) bool {
 	if len(cookie) > maxCookie {
 		return true
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		// No such file; but without its folder, as on a volume that is not
+		// mounted, there is none of anybody.
+		_, gone := os.Stat(filepath.Dir(e.Path))
+		return gone == nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, http.ErrNoCookie) {
 		return true
@@ -258,6 +266,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err := st.write(r, w, session, l); err != nil {
 		return err
 	}
+	st.note(r, session)
 	if session.ID == "" && l != nil {
 		st.srv.follow.superseded(id, l.name, l.cookie)
 	}
@@ -327,7 +336,7 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 		}
 	}
 	l.base = maps.Clone(session.Values)
-	l.ends = expiryOf(session.Values)
+	l.expires = expiryOf(session.Values)
 	return nil
 }
 
@@ -341,12 +350,16 @@ func keepExpiry(session *gsessions.Session) {
 	if o := session.Options; o == nil || o.MaxAge <= 0 {
 		delete(session.Values, keyExpires)
 	} else {
-		at := time.Now().Add(time.Duration(o.MaxAge) * time.Second)
-		session.Values[keyExpires] = strconv.FormatInt(at.UnixMilli(), 10)
+		noteExpiry(session.Values, time.Now().Add(time.Duration(o.MaxAge)*time.Second))
 	}
 }
 
-// expiryOf returns what keepExpiry has noted, zero if it has not.
+// noteExpiry rounds up: what is kept until then does not end before.
+func noteExpiry(values map[any]any, at time.Time) {
+	values[keyExpires] = strconv.FormatInt(at.Add(time.Millisecond-1).UnixMilli(), 10)
+}
+
+// expiryOf returns what noteExpiry has noted, zero if it has not.
 func expiryOf(values map[any]any) time.Time {
 	noted, _ := values[keyExpires].(string)
 	at, err := strconv.ParseInt(noted, 10, 64)
@@ -458,7 +471,11 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	}
 	joinHeaders(w.Header(), got.Header())
 	st.srv.closeSession(id, ReasonSessionEnded)
-	for _, next := range st.srv.ended.successors(id, peerOf(r)) {
+	replaced := id
+	if l := loadedOf(r.Context(), st, session.Name()); l != nil {
+		replaced = cmp.Or(id, l.ended) // by then, when it was loaded
+	}
+	for _, next := range st.srv.ended.successors(replaced, peerOf(r)) {
 		// A login has taken the session over while this request was on its way.
 		// Who logs out does not mean to stay logged in, and the cookie is taken
 		// back. Looked up last: sockets that had left the session by then hang

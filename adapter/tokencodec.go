@@ -79,8 +79,8 @@ func (st *tokenStore) encode(s *tokenSession) ([]byte, error) {
 // does not tell. Of one that was last saved before its expiry was noted, only the
 // deadline is known.
 func (s *tokenSession) expires() time.Time {
-	if noted := expiryOf(s.values); !noted.IsZero() && noted.Before(s.deadline) {
-		return noted
+	if at := expiryOf(s.values); !at.IsZero() && at.Before(s.deadline) {
+		return at
 	}
 	return s.deadline
 }

@@ -44,7 +44,7 @@ func (v *visit) noteSaved(l, now *loaded) {
 	if l == nil {
 		v.loaded = append(v.loaded, now)
 	} else {
-		l.base, l.ends, l.view = now.base, now.ends, now.view
+		l.base, l.expires, l.view = now.base, now.expires, now.view
 	}
 }
 

@@ -97,7 +97,7 @@ func (st *tokenStore) save(ctx context.Context, l *loaded, stored *tokenSession,
 	if err := st.write(ctx, token, next, expiry); err != nil {
 		return nil, err
 	}
-	now.base, now.ends = seen.values, expiry
+	now.base, now.expires = seen.values, expiry
 	now.view = &tokenView{deadline: seen.deadline, login: loginOf(next.values), saved: began, fresh: fresh}
 	return now, nil
 }
@@ -206,7 +206,7 @@ func (st *tokenStore) write(ctx context.Context, token string, s *tokenSession, 
 	if expiry.IsZero() {
 		return errors.New("adapter: save session: its codec gives no deadline")
 	}
-	s.values[keyExpires] = strconv.FormatInt(expiry.Add(time.Millisecond-1).UnixMilli(), 10)
+	noteExpiry(s.values, expiry)
 	b, err := st.encode(s)
 	if err != nil {
 		return err

@@ -143,7 +143,7 @@ func (st *tokenStore) FindCtx(ctx context.Context, token string) ([]byte, bool, 
 		if st.srv.revoked.login(got.values) {
 			return nil, false, nil
 		}
-		l.base, l.ends = got.values, got.expires()
+		l.base, l.expires = got.values, got.expires()
 		l.view = &tokenView{deadline: got.deadline, login: loginOf(got.values)}
 	}
 	v.addLoaded(l)

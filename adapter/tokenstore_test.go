@@ -109,8 +109,8 @@ func TestTokenStoreTellsTheExpiry(t *testing.T) {
 		want := func(expires time.Time) *tokenRequest {
 			t.Helper()
 			r := load(t, st, "token")
-			if l := r.visit.session(); l == nil || !l.ends.Equal(expires) {
-				t.Errorf("the session expires %v, want %v", l.ends.Sub(begin), expires.Sub(begin))
+			if l := r.visit.session(); l == nil || !l.expires.Equal(expires) {
+				t.Errorf("the session expires %v, want %v", l.expires.Sub(begin), expires.Sub(begin))
 			}
 			return r
 		}

@@ -32,11 +32,15 @@ func Wrap(mw gin.HandlerFunc) Guard {
 		panic("adapter: Wrap of a nil middleware")
 	}
 	return func(ctx context.Context, s *Socket) error {
-		p := &pass{srv: s.ns.srv, mount: s.mount, req: s.synthetic(ctx)}
+		p := &pass{srv: s.ns.srv, mount: s.mount}
 		p.w.header = make(http.Header)
 		c := gin.CreateTestContextOnly(&p.w, s.mount.engine)
+		if e, ok := ctx.Value(eventContextKey{}).(*eventContext); ok {
+			p.req, c.Keys = s.synthetic(ctx, e.in), maps.Clone(e.left())
+		} else {
+			p.req, c.Keys = s.synthetic(ctx, nil), maps.Clone(s.left())
+		}
 		c.Request = p.req
-		c.Keys = maps.Clone(s.keys)
 		if id, ok := IdentityOf(ctx); ok {
 			setIdentity(c, id)
 		}
@@ -49,17 +53,18 @@ func Wrap(mw gin.HandlerFunc) Guard {
 	}
 }
 
-// synthetic is the request that a wrapped middleware sees.
-func (s *Socket) synthetic(ctx context.Context) *http.Request {
+// synthetic is the request that a wrapped middleware sees, about an event or, where
+// there is none, about the namespace.
+func (s *Socket) synthetic(ctx context.Context, in *incoming) *http.Request {
 	r := s.shake.Load().Request(ctx)
 	path, method := s.ns.name, http.MethodConnect
 	r.Body, r.ContentLength = http.NoBody, 0
-	if e, ok := ctx.(*eventContext); ok && e.in != nil {
+	if in != nil {
 		method = "EVENT"
-		path = strings.TrimSuffix(path, "/") + "/" + e.in.event
-		if len(e.in.args) > 0 {
-			r.Body = io.NopCloser(bytes.NewReader(e.in.args[0]))
-			r.ContentLength = int64(len(e.in.args[0]))
+		path = strings.TrimSuffix(path, "/") + "/" + in.event
+		if len(in.args) > 0 {
+			r.Body = io.NopCloser(bytes.NewReader(in.args[0]))
+			r.ContentLength = int64(len(in.args[0]))
 			r.Header.Set("Content-Type", "application/json")
 		}
 	}

@@ -24,7 +24,8 @@ type Subject struct {
 	Mortal func(t *testing.T) (l Logins, down, up func())
 
 	// InCookie says that sessions are kept in the client's cookie. A socket sees
-	// the one that it was opened with; over polling, that of the last request.
+	// the one that it was opened with; over polling, that of the last request. It
+	// cannot extend them.
 	InCookie bool
 
 	// AtInterval says that the server is told nothing of these sessions: sockets
@@ -33,7 +34,8 @@ type Subject struct {
 	AtInterval bool
 
 	// Foreign says that sessions are another package's: a page whose session cannot
-	// be loaded or saved gets that package's answer, 500.
+	// be loaded or saved gets that package's answer, 500. A socket in use does not
+	// extend them, and one of a visitor without a session does not follow a login.
 	Foreign bool
 }
 
@@ -51,11 +53,13 @@ func Identity(t *testing.T, s Subject) {
 	}{
 		{"logout", (*row).logout},
 		{"login of a visitor", (*row).login},
+		{"login of a visitor without a cookie", (*row).firstVisit},
 		{"login of another user", (*row).otherUser},
 		{"user becomes nobody", (*row).nobody},
 		{"session changed over HTTP", (*row).changed},
 		{"role granted and taken", (*row).roles},
 		{"session expires", (*row).sessionExpires},
+		{"session in use", (*row).inUse},
 		{"credential expires", (*row).credentialExpires},
 		{"user revoked", (*row).revoked},
 		{"recovery", (*row).recovery},
@@ -77,11 +81,17 @@ func Identity(t *testing.T, s Subject) {
 }
 
 // life is that of sessions that are not to expire; soon of what is, when a
-// socket is open.
+// socket is open; brief of what is kept alive.
 const (
-	life = time.Hour
-	soon = 5 * time.Second
+	life  = time.Hour
+	soon  = 5 * time.Second
+	brief = 3 * time.Second
 )
+
+// overdue is by how much a session may outlive its life: signed cookies count in
+// whole seconds, in which they were made and in which they are looked at, and a
+// socket sees the end at its next replay, a tenth late.
+const overdue = 2*time.Second + interval + interval/10
 
 // logout closes that session's sockets at once, and nothing brings it back.
 func (r *row) logout() {
@@ -160,6 +170,68 @@ func (r *row) login() {
 	c.Event("hello")
 	b.MustPost("/logout")
 	r.wantEnd(c, adapter.ReasonSessionEnded)
+}
+
+// firstVisit is login for a visitor of whom nothing is known: the handshake is
+// the browser's first request, and there is no session that the socket could
+// follow.
+func (r *row) firstVisit() {
+	r.start(adapter.Config{}, r.Open(r.t, life), func(s *Site) {
+		s.Server.AllowAnonymous()
+		s.Server.OnIdentity(func(ctx context.Context, sock *adapter.Socket, _ *adapter.Identity) error {
+			user, _ := adapter.User[string](ctx)
+			return sock.Emit("you are", user)
+		})
+	})
+	b, other := r.site.NewBrowser(r.t, ""), r.site.NewBrowser(r.t, "")
+	one, two, others := b.Connect(r.way), b.Connect(r.way), other.Connect(r.way)
+	r.wantUser(one, "")
+	b.MustPost("/login?user=alice")
+	if r.Foreign {
+		// It is Server.Login that looks for sockets of a browser without a
+		// session. Of another login nobody is told: the socket stays the
+		// visitor's, or is over where the browser shows another cookie.
+		switch {
+		case r.way.Transport == Polling:
+			if err := r.site.Server.To(one.ID()).Emit("poll again"); err != nil {
+				r.t.Fatal(err)
+			}
+			if end := one.End(); end.Status != http.StatusForbidden {
+				r.t.Errorf("the visitor's socket ended with %+v, want a poll that is refused with 403", end)
+			}
+		case r.AtInterval:
+			r.awaitReplays(one, r.replays.Load()+2)
+			fallthrough
+		default:
+			r.wantUser(one, "")
+			r.wantUser(two, "")
+		}
+		r.wantUser(b.Connect(r.way), "alice")
+		return
+	}
+	for _, c := range []Client{one, two} {
+		if f := c.Event("you are"); string(f.Data) != `"alice"` {
+			r.t.Errorf("OnIdentity: %s, want alice", f)
+		}
+		r.wantUser(c, "alice")
+	}
+	if err := r.site.Server.ToUser("alice").Emit("hello", 1); err != nil {
+		r.t.Fatal(err)
+	}
+	one.Event("hello")
+	two.Event("hello")
+
+	// From here on they are sockets of the session like any other.
+	if f := one.Call("get", pair{Key: "color"}); f.Error != nil {
+		r.t.Errorf("get color = %s, want no error", f)
+	}
+	b.MustPost("/logout")
+	r.wantEnd(one, adapter.ReasonSessionEnded)
+	r.wantEnd(two, adapter.ReasonSessionEnded)
+	r.wantUser(others, "")
+	if frames := others.Rest(); len(frames) > 0 {
+		r.t.Errorf("another visitor got %v", frames)
+	}
 }
 
 // otherUser: two people never share a socket.
@@ -368,20 +440,50 @@ func (r *row) awaitIdentity(c Client, roles ...string) {
 // comes, and is no logout. Where the server is not told when that will be it is
 // noticed by the next replay.
 func (r *row) sessionExpires() {
-	var cfg adapter.Config
-	if r.AtInterval {
-		cfg.Revalidate = interval
-	}
-	r.start(cfg, r.Open(r.t, soon), nil)
+	r.start(adapter.Config{}, r.Open(r.t, soon), nil)
 	alice := r.site.NewBrowser(r.t, "alice")
 	thief := alice.Clone() // whose jar does not forget
 	c := thief.Connect(r.way)
 	if r.AtInterval {
-		r.wantEnd(c, adapter.ReasonSessionEnded, adapter.ReasonUnauthorized)
+		r.wantEnd(c, adapter.ReasonUnauthorized)
 	} else {
 		r.wantEnd(c, adapter.ReasonExpired)
 	}
 	r.wantOut("an expired session", thief)
+}
+
+// inUse: under Config.Rolling the events of a socket keep its session alive beyond
+// its MaxAge, and nothing else does. Sessions in a cookie cannot be extended from
+// there, and those of others are not.
+func (r *row) inUse() {
+	r.start(adapter.Config{Rolling: true, Revalidate: interval}, r.Open(r.t, brief), nil)
+	alice := r.site.NewBrowser(r.t, "alice")
+	alice.MustPost("/set?key=color&value=blue")
+	began, use := time.Now(), brief+overdue+time.Second
+	if r.InCookie || r.Foreign {
+		use = brief / 2
+	}
+	// Their jars do not forget, as those of browsers would.
+	idle, used := r.site.NewBrowser(r.t, "bob").Clone().Connect(r.way), alice.Clone().Connect(r.way)
+	again := time.NewTicker(interval)
+	defer again.Stop()
+	for time.Since(began) < use {
+		select {
+		case <-again.C:
+			r.wantUser(used, "alice")
+		case reason := <-r.ended(used.ID()):
+			r.t.Fatalf("%v after it was saved, the session of a socket in use ended for %q", time.Since(began), reason)
+		}
+	}
+	over := []adapter.Reason{adapter.ReasonSessionEnded, adapter.ReasonExpired, adapter.ReasonUnauthorized}
+	r.wantEnd(idle, over...)
+	if !r.InCookie && !r.Foreign { // it is still here, with all it had
+		var color string
+		if used.Must("get", pair{Key: "color"}, &color); color != "blue" {
+			r.t.Errorf("get color = %q, want blue", color)
+		}
+	}
+	r.wantEnd(used, over...) // used no more
 }
 
 // credentialExpires: at Identity.Expires it is over, by a timer.

@@ -153,6 +153,16 @@ const (
 	// have no name before them. [Request, Socket, Event, Err]
 	Acknowledged
 
+	// Locate asks the servers where a user has open sockets. It has no Namespace:
+	// only nodes that speak for all of them are waited for. [Of, Request, Timeout]
+	Locate
+	// SignOut asks the servers to end what the one of Places stands for, if a
+	// socket of the user is identified by it. It has no Namespace either. [Of,
+	// Places, Request, Timeout]
+	SignOut
+	// Located answers both, with what was found. [Request, Places, Err]
+	Located
+
 	// Gap is delivered by the driver itself, when it has been cut off and is back:
 	// messages may have been missed. It is never published. []
 	Gap
@@ -181,6 +191,8 @@ type Message struct {
 	Ended    []Ended
 	Revoked  []Revocation
 	Changed  []Subject
+	Of       Subject
+	Places   []Place
 	Sockets  []Socket
 	Members  []Member
 	Count    int
@@ -243,6 +255,17 @@ type Socket struct {
 	Header    http.Header
 }
 
+// A Place is what a node tells of the sockets that a user has open with one
+// session, or one token. Address and Agent are the person's own data: they are
+// told to the node that asks, for the page on which the person reads them.
+type Place struct {
+	Handle  [32]byte // a hash of the session's id, or of the token; zero if there is neither
+	Address string   // network address of the client
+	Agent   string   // its User-Agent
+	Since   time.Time
+	Sockets int
+}
+
 // A User is who acts on a socket.
 type User struct {
 	ID       string
@@ -266,9 +289,12 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
 // Size is what the message counts for: about what it takes in memory.
 func (m *Message) Size() int {
-	n := 400 + len(m.Node) + len(m.To) + len(m.Namespace) + len(m.Request) + len(m.Socket) +
+	n := 480 + len(m.Node) + len(m.To) + len(m.Namespace) + len(m.Request) + len(m.Socket) +
 		sizeOf(m.Rooms) + sizeOf(m.Selection.Rooms) + sizeOf(m.Selection.Except) + len(m.Selection.User) +
-		len(m.Event.Data) + 40*len(m.Ended) + 88*len(m.Revoked) + 64*len(m.Changed)
+		len(m.Event.Data) + 40*len(m.Ended) + 88*len(m.Revoked) + 64*len(m.Changed) + len(m.Of.Kind)
+	for i := range m.Places {
+		n += 120 + len(m.Places[i].Address) + len(m.Places[i].Agent)
+	}
 	for _, a := range m.Event.Attachments {
 		n += 24 + len(a)
 	}

@@ -16,7 +16,8 @@ import (
 
 // Devices is where people are signed in; *adapter.Server is one.
 type Devices interface {
-	// Sessions lists where the user is signed in.
+	// Sessions lists where the user is signed in. Beside a list that may be
+	// incomplete, as another server did not answer, there is an error.
 	Sessions(ctx context.Context, userID string) ([]adapter.SessionInfo, error)
 	// RevokeSession signs the user out at one of them. One that is not the
 	// user's is adapter.ErrUnknownSession.
@@ -31,6 +32,7 @@ const maxRounds = 100
 type devicesPage struct {
 	Devices []device
 	Others  bool // there is something to sign out besides this device
+	Partial bool // what is open on another server is not known
 }
 
 // device is a place where somebody is signed in, as the page shows it.
@@ -46,11 +48,11 @@ type device struct {
 func (s *site) devices(c *gin.Context) {
 	u, _ := s.User(c)
 	found, err := s.Devices.Sessions(c.Request.Context(), u.ID)
-	if err != nil {
+	if found == nil && err != nil {
 		fail(c, err)
 		return
 	}
-	var page devicesPage
+	page := devicesPage{Partial: err != nil}
 	current := s.Session(c)
 	for _, f := range found {
 		d := device{
@@ -96,7 +98,7 @@ func (s *site) endOthers(c *gin.Context) error {
 	ctx, current := c.Request.Context(), s.Session(c)
 	for range maxRounds {
 		found, err := s.Devices.Sessions(ctx, u.ID)
-		if err != nil {
+		if found == nil && err != nil {
 			return err
 		}
 		left := 0
@@ -109,7 +111,11 @@ func (s *site) endOthers(c *gin.Context) error {
 				return err
 			}
 		}
-		if left == 0 {
+		switch {
+		case left == 0 && err != nil:
+			return &app.Error{Code: app.CodeUnavailable, Err: err,
+				Message: "You are signed out everywhere we know of, but one of our servers did not answer. Please do it again in a minute."}
+		case left == 0:
 			return nil
 		}
 	}

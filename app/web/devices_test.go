@@ -15,8 +15,11 @@ import (
 )
 
 func (w *world) Sessions(_ context.Context, user string) ([]adapter.SessionInfo, error) {
+	if w.devicesErr != nil {
+		return nil, w.devicesErr
+	}
 	// No more at once than the adapter has room for.
-	return slices.Clone(w.signedIn[user][:min(len(w.signedIn[user]), 3)]), w.devicesErr
+	return slices.Clone(w.signedIn[user][:min(len(w.signedIn[user]), 3)]), w.partial
 }
 
 func (w *world) RevokeSession(_ context.Context, user, handle string) (int, error) {
@@ -73,6 +76,11 @@ func TestDevices(t *testing.T) {
 	w.get(t, "/devices").lacks(t, "everywhere else")
 	w.devicesErr = &app.Error{Code: app.CodeUnavailable, Message: "The database is busy."}
 	w.get(t, "/devices").want(t, 503, "The database is busy.")
+
+	w = newDevices()
+	w.get(t, "/devices").lacks(t, "did not answer")
+	w.partial = errors.New("1 of 2 other nodes did not answer")
+	w.get(t, "/devices").want(t, 200, "Firefox on Linux", "One of our servers did not answer")
 
 	w = newDevices()
 	w.user = nil
@@ -144,6 +152,12 @@ func TestSignOutOthers(t *testing.T) {
 	// All, although they are not listed at once.
 	if !slices.Equal(w.revoked, []string{"there", "far", "farther"}) {
 		t.Errorf("ended %q, want all but this one", w.revoked)
+	}
+	w = newDevices()
+	w.partial = errors.New("1 of 2 other nodes did not answer")
+	w.request(t, http.MethodPost, "/devices/sign-out-others", "").want(t, 503, "one of our servers did not answer")
+	if !slices.Equal(w.revoked, []string{"there", "far", "farther"}) {
+		t.Errorf("without one server, ended %q, want all that is known", w.revoked)
 	}
 	w.devicesErr = &app.Error{Code: app.CodeUnavailable, Message: "The database is busy."}
 	w.request(t, http.MethodPost, "/devices/sign-out-others", "").want(t, 503, "The database is busy.")

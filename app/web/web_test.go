@@ -53,7 +53,8 @@ type world struct {
 	session    string // the handle of the request's
 	signedIn   map[string][]adapter.SessionInfo
 	revoked    []string
-	devicesErr error
+	devicesErr error // of the database
+	partial    error // beside the devices: a server did not answer
 
 	log bytes.Buffer
 }

@@ -146,6 +146,11 @@ func show(m *backplane.Message) string {
 		s.Data = data
 		c.Sockets = append(c.Sockets, s)
 	}
+	c.Places = nil
+	for _, at := range m.Places {
+		at.Since = at.Since.Round(time.Millisecond).UTC()
+		c.Places = append(c.Places, at)
+	}
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Sprintf("%+v: %v", c, err)
@@ -179,6 +184,7 @@ func testKinds(t *testing.T, nodes []*node) {
 		Address: "192.0.2.1:4711", Issued: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC), Path: "/socket.io/",
 		Header: http.Header{"Host": {"example.org"}, "Accept-Language": {"de", "en"}},
 	}
+	user := backplane.Subject{Kind: "user", Hash: [32]byte{1, 255, 31: 9}}
 	const ns, id = "/chat", "request-1"
 	all := []*backplane.Message{
 		{Kind: backplane.Hello},
@@ -202,6 +208,8 @@ func testKinds(t *testing.T, nodes []*node) {
 		{Kind: backplane.Present, Namespace: ns, Selection: selection, Request: id, Timeout: 3 * time.Second},
 		{Kind: backplane.Call, Namespace: ns, Selection: selection, Event: event, Uncompressed: true, Request: id, Timeout: 3 * time.Second},
 		{Kind: backplane.Cancel, Request: id},
+		{Kind: backplane.Locate, Of: user, Request: id, Timeout: 3 * time.Second},
+		{Kind: backplane.SignOut, Of: user, Places: []backplane.Place{{Handle: [32]byte{6, 31: 255}}}, Request: id, Timeout: 3 * time.Second},
 		{Kind: backplane.Goodbye},
 	}
 	answers := []*backplane.Message{
@@ -216,9 +224,21 @@ func testKinds(t *testing.T, nodes []*node) {
 		{Kind: backplane.Acknowledged, Socket: "s1", Event: answer},
 		{Kind: backplane.Acknowledged, Socket: "s2", Err: failed},
 	}
+	located := []*backplane.Message{
+		{Kind: backplane.Located, Places: []backplane.Place{
+			{Handle: [32]byte{7, 31: 255}, Address: "2001:db8::1", Agent: "Mozilla/5.0 (é) <&>", Since: socket.Issued, Sockets: 2},
+			{Address: "192.0.2.1", Since: socket.Issued, Sockets: 1},
+		}},
+		{Kind: backplane.Located},
+		{Kind: backplane.Located, Err: failed},
+	}
+	for _, m := range located {
+		m.To, m.Request = nodes[1].name, id
+	}
 	for _, a := range answers {
 		a.To, a.Namespace, a.Request = nodes[1].name, ns, id
 	}
+	answers = append(answers, located...)
 	nodes[0].publish(append(all, answers...)...)
 	for _, m := range all {
 		nodes[1].wants(m)
