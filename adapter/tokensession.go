@@ -228,6 +228,7 @@ func (st *tokenStore) put(ctx context.Context, token string, b []byte, expiry ti
 	if err := st.commit(ctx, token, b, expiry); err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
 	}
+	st.note(token)
 	if st.srv.ended.has(token) {
 		// What was written must not stay. The deletion that ended the session may
 		// have come before the write.

@@ -7,10 +7,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gin-usher/usher/adapter/backplane"
 )
 
 // A tokenMap is a TokenStore in memory, without the methods that take a context.
 type tokenMap struct {
+	deleted chan string // is told, if somebody waits
+
 	mu   sync.Mutex
 	rows map[string]tokenRow
 }
@@ -38,8 +42,17 @@ func (m *tokenMap) Delete(token string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.rows, token)
+	select {
+	case m.deleted <- token:
+	default:
+	}
 	return nil
 }
+
+// A keptTokens is one that deletes nothing.
+type keptTokens struct{ *tokenMap }
+
+func (keptTokens) Delete(string) error { return nil }
 
 // A tokenRequest is what a manager of scs does with a store in one request.
 type tokenRequest struct {
@@ -78,6 +91,44 @@ func (r *tokenRequest) commit(token string, expiry time.Time) {
 		CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error
 	}).CommitCtx(r.ctx, token, b, expiry); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// TestTokenStoreSaveThatMeetsALogout: one node writes a session's row when another has
+// deleted it, and hears of that afterwards. The tombstones hide the row, but are
+// forgotten before it would be: it has to go.
+func TestTokenStoreSaveThatMeetsALogout(t *testing.T) {
+	var bus backplane.Memory
+	node := func() *Server {
+		t.Helper()
+		srv, err := New(Config{Backplane: bus.Node()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := srv.Shutdown(context.Background()); err != nil {
+				t.Errorf("shutdown: %v", err)
+			}
+		})
+		srv.cluster.start()
+		return srv
+	}
+	inner := &tokenMap{rows: make(map[string]tokenRow), deleted: make(chan string, 1)}
+	here, there := node().TokenStore(inner), node().TokenStore(keptTokens{inner}) // as if it had deleted the row before
+	b, err := gobCodec{}.Encode(time.Now().Add(time.Hour), map[string]any{"color": "green"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := here.Commit("token", b, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := there.Delete("token"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-inner.deleted:
+	case <-time.After(20 * time.Second):
+		t.Error("the row is there after 20 s")
 	}
 }
 
