@@ -673,6 +673,57 @@ func TestTokenSessionWithoutANote(t *testing.T) {
 	}
 }
 
+// remembered are endings of before the server began.
+type remembered struct {
+	mu  sync.Mutex
+	all []adapter.Ending
+}
+
+func (r *remembered) Add(_ context.Context, more ...adapter.Ending) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, more...)
+	return nil
+}
+
+func (r *remembered) All(context.Context) ([]adapter.Ending, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all), nil
+}
+
+// TestTokenSessionLongAfterARevoke: a session that notes nobody is believed when it was
+// made long enough after its user was revoked, wherever that was.
+func TestTokenSessionLongAfterARevoke(t *testing.T) {
+	endings := new(remembered)
+	before := newTokenSite(t, newTokenDB(), adapter.Config{Endings: endings}, withSession)
+	if _, err := before.srv.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range endings.all {
+		endings.all[i].At = endings.all[i].At.Add(-10 * time.Minute)
+	}
+	s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1, Endings: endings}, func(s *tokenSite) {
+		withSession(s)
+		s.srv.UseOnce(func(c *gin.Context) {
+			if user := c.Query("user"); user != "" {
+				s.manager.Put(c.Request.Context(), "user", user)
+			}
+		})
+	})
+	bare, shaken := newBrowser(t, s.url, nil), newBrowser(t, s.url, nil)
+	bare.mustPost("/bare/login?user=alice")
+	if sock, a := openPlain(shaken, "user=alice"); sock == nil {
+		t.Fatalf("not let in: %d %s", a.status, a.body)
+	}
+	for name, b := range map[string]*browser{"a page that nobody sees": bare, "a handshake": shaken} {
+		if a := b.get("/me"); a.body != "alice" {
+			t.Errorf("after a login by %s the page is %d, %q's; want alice's", name, a.status, a.body)
+		}
+		transports[0].mustOpen(b).becomes("alice")
+	}
+}
+
 // TestTokenSessionRevokedWhileItLogsIn: the session is saved with the first byte of the
 // answer, and it is noted whose it is at the page's end.
 func TestTokenSessionRevokedWhileItLogsIn(t *testing.T) {
