@@ -18,6 +18,7 @@ import (
 // of an end deletes the row again, if it has written it lately.
 type savedRow struct {
 	store  *store
+	tokens *tokenStore // in the place of store; then there is no cookie
 	id     string
 	name   string // of the cookie
 	cookie string
@@ -54,6 +55,13 @@ func (st *store) note(r *http.Request, session *gsessions.Session) {
 		row.cookie = c.Value
 	}
 	st.srv.cluster.saved.note(row)
+}
+
+// note is the same for a session of a TokenStore.
+func (st *tokenStore) note(token string) {
+	if c := st.srv.cluster; c != nil {
+		c.saved.note(savedRow{tokens: st, id: token})
+	}
 }
 
 func (s *savedRows) note(row savedRow) {
@@ -103,7 +111,7 @@ func (s *savedRows) Run() {
 		s.mu.Unlock()
 		if err := row.drop(); err != nil {
 			// Its tombstone has to last as long as it may be there.
-			life := row.store.sessionLife()
+			life := row.life()
 			s.c.srv.ended.add(row.id, life)
 			s.c.srv.ledger.later(false, endingOfSession(hashSession(row.id), life))
 			s.c.srv.log.Warn("a session that has ended on another node could not be deleted", "error", err)
@@ -119,9 +127,20 @@ func (row savedRow) drop() (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
 	defer cancel()
+	if row.tokens != nil {
+		return row.tokens.drop(ctx, row.id)
+	}
 	header := make(http.Header)
 	if row.cookie != "" {
 		header.Set("Cookie", row.name+"="+row.cookie)
 	}
 	return row.store.dropRow(ctx, row.name, row.id, header)
+}
+
+// life is how long the row can live that nothing has deleted.
+func (row savedRow) life() time.Duration {
+	if row.tokens != nil {
+		return row.tokens.sessionLife()
+	}
+	return row.store.sessionLife()
 }

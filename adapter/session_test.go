@@ -2,6 +2,7 @@ package adapter_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -292,5 +293,31 @@ func TestTabsWithOtherCookiesAreAskedForThemselves(t *testing.T) {
 		if got := fmt.Sprint(sock.Identity().Roles); got != want {
 			t.Errorf("after replays a socket has the roles %s, want %s", got, want)
 		}
+	}
+}
+
+// TestUpdateSeesARevoke: one that comes while f runs was told that it has saved, in a
+// session that was over.
+func TestUpdateSeesARevoke(t *testing.T) {
+	gate, result := adaptertest.NewGate(), make(chan error, 1)
+	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
+		adapter.On(s.Server, "slow", func(_ context.Context, sock *adapter.Socket, _ struct{}) error {
+			result <- sock.Session().Update(context.Background(), func(v adapter.Values) error {
+				gate.Pass()
+				v["late"] = "1"
+				return nil
+			})
+			return nil
+		})
+	})
+	t.Cleanup(gate.Open)
+	s.NewBrowser(t, "alice").Dial(ws).Emit("slow", nil)
+	<-gate.Entered
+	if _, err := s.Server.Revoke(t.Context(), adapter.ByUser("alice")); err != nil {
+		t.Fatal(err)
+	}
+	gate.Release <- struct{}{}
+	if err := <-result; !errors.Is(err, adapter.ErrSessionGone) {
+		t.Errorf("Update = %v, want ErrSessionGone", err)
 	}
 }

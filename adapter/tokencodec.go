@@ -75,8 +75,9 @@ func (st *tokenStore) encode(s *tokenSession) ([]byte, error) {
 	return b, nil
 }
 
-// expires is when the session ends unless it is saved again. Of one that was last
-// saved before its expiry was noted, only the deadline is known.
+// expires is when the session ends unless it is saved again: a store is told, and
+// does not tell. Of one that was last saved before its expiry was noted, only the
+// deadline is known.
 func (s *tokenSession) expires() time.Time {
 	if at := expiryOf(s.values); !at.IsZero() && at.Before(s.deadline) {
 		return at

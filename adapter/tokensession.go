@@ -80,17 +80,12 @@ func (st *tokenStore) save(ctx context.Context, l *loaded, stored *tokenSession,
 	if err != nil {
 		return nil, err
 	}
-	if l != nil && l.view != nil {
-		if stored != nil && seen.deadline.Equal(l.view.deadline) {
-			// It lives as long as the one that lets it live longer says.
-			expiry = latest(expiry, stored.expires())
-		}
-		if !l.view.saved.IsZero() {
-			began, fresh = l.view.saved, fresh || l.view.fresh
-		}
+	if l != nil && l.view != nil && !l.view.saved.IsZero() {
+		began, fresh = l.view.saved, fresh || l.view.fresh
 	}
-	if next.deadline.Before(expiry) {
-		expiry = next.deadline
+	if !next.deadline.Equal(seen.deadline) {
+		// Another request has changed it, and has named an expiry that goes with it.
+		expiry = stored.expires()
 	}
 	if o := visitOf(ctx).ownerFor(st); o != nil {
 		o.sign(next, fresh)
@@ -104,13 +99,6 @@ func (st *tokenStore) save(ctx context.Context, l *loaded, stored *tokenSession,
 	now.base, now.expires = seen.values, expiry
 	now.view = &tokenView{deadline: seen.deadline, login: loginOf(next.values), saved: began, fresh: fresh}
 	return now, nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 // next is what a commit comes to, where seen is the session as the visit has it
@@ -231,6 +219,7 @@ func (st *tokenStore) put(ctx context.Context, token string, b []byte, expiry ti
 	if err := st.commit(ctx, token, b, expiry); err != nil {
 		return fmt.Errorf("adapter: save session: %w", err)
 	}
+	st.note(token)
 	if st.srv.ended.has(token) {
 		// What was written must not stay. The deletion that ended the session may
 		// have come before the write.

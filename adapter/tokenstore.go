@@ -69,8 +69,9 @@ type (
 // Revoke of a user or provider ends sessions too. For that it is noted in each, at
 // the end of a page behind HTTP that has saved it, whom Identify names then. A session
 // that was made elsewhere and notes nobody is refused once, with 401, and is over if
-// its user was revoked after it was made, or within the minute before. The notes, the
-// session's expiry among them, lie under keys that begin with "usher.", where the
+// its user was revoked after it was made, or within the minute before. A page that
+// revokes its own user and is to go on calls Destroy first: RenewToken keeps what was
+// revoked. The notes, the session's expiry among them, lie under keys that begin with "usher.", where the
 // manager's Keys lists them. They are the adapter's: a commit that changes one fails,
 // and Clear takes them along.
 //
@@ -323,6 +324,9 @@ func (st iterableTokenStore) AllCtx(ctx context.Context) (map[string][]byte, err
 	maps.DeleteFunc(all, func(token string, b []byte) bool {
 		if st.srv.ended.has(token) {
 			return true
+		}
+		if st.srv.revoked.none() {
+			return false
 		}
 		got, err := st.decode(b)
 		return err == nil && st.srv.revoked.login(got.values)

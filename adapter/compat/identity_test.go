@@ -69,7 +69,6 @@ func TestIdentityOverTimeFilesystem(t *testing.T) {
 	})
 }
 
-// TestIdentityOverTimeSCS: sockets have no handle on these sessions.
 func TestIdentityOverTimeSCS(t *testing.T) { testSCS(t, false) }
 
 // TestIdentityOverTimeSCSAlone is for a store that is not wrapped: what happens
@@ -256,7 +255,7 @@ func (l *scsLogins) Use(srv *adapter.Server) {
 func (l *scsLogins) LoggedIn(c *gin.Context) (adapter.Identity, bool) {
 	ctx := c.Request.Context()
 	user := l.GetString(ctx, "user")
-	return adapter.Identity{UserID: user, SessionID: l.Token(ctx)}, user != ""
+	return adapter.Identity{UserID: user, SessionID: l.Token(ctx), Provider: "test"}, user != ""
 }
 
 func (l *scsLogins) Login(c *gin.Context, user string) error {
