@@ -230,6 +230,10 @@ func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 	if id == nil {
 		return nil, err
 	}
+	if id.expired() {
+		v.lapse()
+		return nil, &Error{Code: CodeExpired, Message: "this login has expired; log in again"}
+	}
 	if l := v.session(); l != nil {
 		if l.view != nil {
 			if err := l.tokens.believe(c.Request.Context(), l, id); err != nil {
@@ -256,9 +260,6 @@ func (s *Server) ask(c *gin.Context) (*Identity, error) {
 	id := *found
 	if id.UserID == "" {
 		return nil, errors.New("adapter: Identify returned an Identity without a UserID; nobody is nil")
-	}
-	if id.expired() {
-		return nil, nil // a socket would be closed for it, and pages keep to the same
 	}
 	return &id, nil
 }

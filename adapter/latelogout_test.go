@@ -2,10 +2,12 @@ package adapter_test
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
+	gsessions "github.com/gorilla/sessions"
 
 	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
@@ -55,4 +57,35 @@ func TestLogoutWithTheCookieBefore(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A slowDeletion is a store whose deletions wait for a gate.
+type slowDeletion struct {
+	sessions.Store
+	gate *adaptertest.Gate
+}
+
+func (s *slowDeletion) Save(r *http.Request, w http.ResponseWriter, session *gsessions.Session) error {
+	if session.Options.MaxAge < 0 {
+		s.gate.Pass()
+	}
+	return s.Store.Save(r, w, session)
+}
+
+// TestLogoutDoesNotWaitForTheStore: a socket went on for as long as the database took
+// to delete its session, while pages refused it already.
+func TestLogoutDoesNotWaitForTheStore(t *testing.T) {
+	gate := adaptertest.NewGate()
+	defer gate.Open()
+	s := adaptertest.NewSite(t, adapter.Config{}, &slowDeletion{newMemstore(t), gate}, nil)
+	alice := s.NewBrowser(t, "alice")
+	c := alice.Dial(ws)
+	var logout sync.WaitGroup
+	logout.Go(func() { alice.Post("/logout", nil) })
+	<-gate.Entered
+	if code := c.Closed(); code != 4409 {
+		t.Errorf("closed with %d, want 4409", code)
+	}
+	gate.Open()
+	logout.Wait()
 }

@@ -508,7 +508,7 @@ func (t *truth) page(cookie string, began int, status int, body string) {
 	case status != http.StatusOK:
 		ok = t.refusalLocked(s, status, began, now)
 	case body == "nobody":
-		ok = t.nobodyLocked(s, began, now)
+		ok = t.nobodyLocked(s, began, now) || t.refusalLocked(s, http.StatusUnauthorized, began, now) // expired while it was asked
 	default:
 		f := strings.Fields(body)
 		if s == nil || t.endedLocked(s, began) {
@@ -1199,7 +1199,7 @@ func (t *truth) deniedLocked(k *modelSocket, text string) {
 	t.noteLocked("%v is refused: %s", k, text)
 	code := 0
 	for word, c := range map[string]int{
-		`"unauthenticated"`: 4401, `"forbidden"`: 4403, `"session_ended"`: 4409, `"unavailable"`: 1013,
+		`"unauthenticated"`: 4401, `"forbidden"`: 4403, `"session_ended"`: 4409, `"expired"`: 4410, `"unavailable"`: 1013,
 	} {
 		if strings.Contains(text, word) {
 			code = c

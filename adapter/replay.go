@@ -234,6 +234,9 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 		found := p.found()
 		for _, s := range sockets {
 			if s.ns.admits(p.identity) != nil {
+				if s.Identity() == nil {
+					continue // it is not let in yet, and will not be: see let
+				}
 				s.close(p.nobody(s, gone))
 				continue
 			}
@@ -248,7 +251,7 @@ func (f *follower) gone(b *binding, p *pass) Reason {
 	f.mu.Lock()
 	over := b.hasEndedLocked()
 	f.mu.Unlock()
-	if over && p.session() == nil && !f.srv.ended.has(b.sessionID) {
+	if p.hasLapsed() || over && p.session() == nil && !f.srv.ended.has(b.sessionID) {
 		return ReasonExpired
 	}
 	return ReasonSessionEnded
@@ -258,7 +261,7 @@ func (f *follower) gone(b *binding, p *pass) Reason {
 // (the timer for it may be later by its grain), its session is gone, or something
 // else that named somebody does no more.
 func (p *pass) nobody(s *Socket, gone Reason) Reason {
-	if s.Identity().expired() {
+	if s.Identity().expired() || p.hasLapsed() {
 		return ReasonExpired
 	}
 	if p.session() == nil && s.SessionID() != "" {

@@ -193,9 +193,9 @@ func TestPageKeepsTheSocketsStruct(t *testing.T) {
 	}
 }
 
-// TestExpiredIdentityIsNobody: pages took who Identify says has expired, and sockets
-// were opened for them and closed at once.
-func TestExpiredIdentityIsNobody(t *testing.T) {
+// TestExpiredIdentity: pages took who Identify says has expired, and sockets were
+// opened for them and closed at once. It is nobody on pages, where one logs in again.
+func TestExpiredIdentity(t *testing.T) {
 	s := adaptertest.NewSite(t, adapter.Config{}, newMemstore(t), func(s *adaptertest.Site) {
 		s.Amend = func(id *adapter.Identity) { id.Expires = time.Now().Add(-time.Second) }
 	})
@@ -204,8 +204,8 @@ func TestExpiredIdentityIsNobody(t *testing.T) {
 		t.Errorf("GET /me: %d %s, want 401", status, user)
 	}
 	for _, tr := range adaptertest.Transports {
-		if c, refusal := alice.TryConnect(adaptertest.Way{Transport: tr}); refusal == nil || refusal.Code != adapter.CodeUnauthenticated {
-			t.Errorf("%s: %v, %+v; want to be refused as nobody", tr, c, refusal)
+		if c, refusal := alice.TryConnect(adaptertest.Way{Transport: tr}); refusal == nil || refusal.Code != adapter.CodeExpired {
+			t.Errorf("%s: %v, %+v; want to be refused as expired", tr, c, refusal)
 		}
 	}
 }

@@ -225,13 +225,10 @@ func (f *follower) refresh(sockets []*Socket) {
 	}
 }
 
-// drop deletes a session by its id, where the store has ids. Some stores find a
-// session by its cookie alone (gorm's does): that of a socket on it. Without one
-// their row stays, behind its tombstone.
-func (st *store) drop(ctx context.Context, id string) error { return st.dropLater(id)(ctx) }
-
-// dropLater is drop for later, when sockets that have the cookie now may have
-// followed another session.
+// dropLater returns what deletes a session by its id, where the store has ids: later,
+// when sockets that have its cookie now may be closed or follow another session. Some
+// stores find a session by its cookie alone (gorm's does): that of a socket on it.
+// Without one their row stays, behind its tombstone.
 func (st *store) dropLater(id string) func(context.Context) error {
 	if st.inCookie.Load() {
 		return func(context.Context) error { return nil } // the tombstone is all there is

@@ -309,6 +309,9 @@ func (s *Server) onPages(mw gin.HandlerFunc) gin.HandlerFunc {
 func (s *Server) identifyPage(c *gin.Context) {
 	v := visitOf(c.Request.Context())
 	id, err := s.identify(c, v)
+	if v.hasLapsed() {
+		err = nil // nobody, who may log in again
+	}
 	if v.failure() != nil {
 		err = v.failure()
 	}

@@ -324,7 +324,7 @@ func LoggedIn(c *gin.Context) (id Identity, ok bool) {
 }
 
 // Logout ends the session of c: it can be neither loaded nor saved from now
-// on, the cookie is taken back, and its sockets are closed with 4409, in that
+// on, its sockets are closed with 4409, and the cookie is taken back, in that
 // order. An error says that the store could not delete the session, or that
 // Config.Endings could not write down that it has ended; all the rest has
 // happened all the same.

@@ -91,9 +91,8 @@ func (s *Socket) session() (sessionRef, string) {
 // Handshake returns the first request of the connection.
 func (s *Socket) Handshake() *Handshake { return s.shake.Load() }
 
-// Get returns what a middleware of the chain left with c.Set during the
-// handshake, or when the chain was asked about a token that the client has shown
-// since.
+// Get returns what a middleware of the chain has left with c.Set: one of Use, when
+// the chain was asked last, one of UseOnce or UseEach at the handshake.
 func (s *Socket) Get(key any) (value any, ok bool) {
 	value, ok = s.left()[key]
 	return value, ok

@@ -455,10 +455,11 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 }
 
 // delete ends a session: first the tombstone, so that nothing can bring it
-// back, then the row, then its sockets. That it stays so after this process is
-// written down last: no socket waits for that.
+// back, then its sockets, which do not wait for a database, then the row. That it
+// stays so after this process is written down last.
 func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessions.Session, id string) error {
 	life := st.end(id, tombstoneLife)
+	st.srv.closeSession(id, ReasonSessionEnded)
 	var got nullWriter
 	err := st.inner.Save(r, &got, session)
 	if err == nil {
@@ -472,7 +473,6 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 		err = fmt.Errorf("adapter: delete session: %w", err)
 	}
 	joinHeaders(w.Header(), got.Header())
-	st.srv.closeSession(id, ReasonSessionEnded)
 	replaced := id
 	if l := loadedOf(r.Context(), st, session.Name()); l != nil {
 		replaced = cmp.Or(id, l.ended) // by then, when it was loaded
@@ -483,11 +483,12 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 		// back. Looked up last: sockets that had left the session by then hang
 		// on one of these.
 		life := st.end(next, tombstoneLife)
-		if dropErr := st.drop(r.Context(), next); dropErr != nil {
+		drop := st.dropLater(next)
+		st.srv.closeSession(next, ReasonSessionEnded)
+		if dropErr := drop(r.Context()); dropErr != nil {
 			life = st.end(next, st.sessionLife())
 			err = errors.Join(err, dropErr)
 		}
-		st.srv.closeSession(next, ReasonSessionEnded)
 		err = errors.Join(err, st.remember(r.Context(), next, life))
 	}
 	return errors.Join(err, st.remember(r.Context(), id, life))

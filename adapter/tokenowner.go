@@ -59,7 +59,7 @@ func (s *Server) lookAgain(c *gin.Context, v *visit, was *Identity) {
 		return
 	}
 	id, err := s.ask(c)
-	if err != nil || id == nil {
+	if err != nil || id == nil || id.expired() {
 		return
 	}
 	o := &owner{login: login{id.UserID, id.Provider, s.revoked.stamp(id.UserID, id.Provider)}, same: was.is(id), began: began}

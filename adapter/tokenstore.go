@@ -198,7 +198,7 @@ func (st *tokenStore) CommitCtx(ctx context.Context, token string, b []byte, exp
 }
 
 // DeleteCtx ends a session: first the tombstone, so that nothing can bring it
-// back, then the row, then its sockets. They wait for the end of the request if
+// back, then its sockets, then the row. The sockets wait for the end of the request if
 // it is that of a page which has come with this very session: scs deletes the
 // old token before it commits a new one, and what it will do is not to be known.
 func (st *tokenStore) DeleteCtx(ctx context.Context, token string) error {
@@ -210,11 +210,10 @@ func (st *tokenStore) DeleteCtx(ctx context.Context, token string) error {
 	wait := v.deleted(st, token)
 	st.end(token, tombstoneLife)
 	v.carry(ctx, st, token)
-	err := st.drop(ctx, token)
 	if !wait {
 		st.srv.closeSession(token, ReasonSessionEnded)
 	}
-	return st.outlive(ctx, token, err)
+	return st.outlive(ctx, token, st.drop(ctx, token))
 }
 
 // outlive sees to a session that has ended and could not be deleted: its row lives

@@ -18,6 +18,7 @@ type visit struct {
 	mu       sync.Mutex
 	storeErr error
 	loaded   []*loaded
+	lapsed   bool     // it has found somebody who has expired
 	saves    []string // who tried to save during a replay
 	renewals []*renewal
 	user     string // whose the renewed session is
@@ -61,6 +62,19 @@ func (v *visit) addSave(by string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.saves = append(v.saves, by)
+}
+
+// lapse notes that who was found has expired.
+func (v *visit) lapse() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lapsed = true
+}
+
+func (v *visit) hasLapsed() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lapsed
 }
 
 func (v *visit) failure() error {
