@@ -216,12 +216,31 @@ func (s *Server) followRenewal(c *gin.Context, r *http.Request, v *visit, done *
 	for _, from := range done.from {
 		if cookie == nil {
 			s.closeSession(from, ReasonSessionEnded)
+			if done.to == "" {
+				done.store.endSuccessors(r.Context(), from, v.peer)
+			}
 		} else {
 			s.followLogin(r, from, done.to, v.user, cookie)
 		}
 	}
 	if s.ended.has(done.to) { // before they came
 		s.closeSession(done.to, ReasonSessionEnded)
+	}
+}
+
+// endSuccessors ends what logins on other pages have put in the place of a session
+// while the page that destroyed it was on its way. Who logs out does not mean to stay
+// logged in.
+func (st *tokenStore) endSuccessors(ctx context.Context, token string, peer uint64) {
+	// Also if the client has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), touchTimeout)
+	defer cancel()
+	for _, next := range st.srv.ended.successors(token, peer) {
+		st.end(next, tombstoneLife)
+		st.srv.closeSession(next, ReasonSessionEnded)
+		if err := st.outlive(ctx, next, st.drop(ctx, next)); err != nil {
+			st.srv.log.Warn("a session that a logout has ended could not be deleted", "error", err)
+		}
 	}
 }
 

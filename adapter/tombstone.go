@@ -118,13 +118,16 @@ func (t *tombstones) successor(id string) string {
 	return t.of[h].next
 }
 
+// maxSuccessors bounds how many logins, one after the other, one logout looks behind.
+const maxSuccessors = 100
+
 // successors returns the sessions that logins of a peer have put in the place of
 // id, one after the other. From elsewhere comes who has planted the session or
 // stolen it, and has no say in what has become of it.
 func (t *tombstones) successors(id string, peer uint64) (ids []string) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for of := t.of[hashSession(id)]; of.next != "" && of.peer == peer; of = t.of[hashSession(of.next)] {
+	for of := t.of[hashSession(id)]; of.next != "" && of.peer == peer && len(ids) < maxSuccessors; of = t.of[hashSession(of.next)] {
 		ids = append(ids, of.next)
 	}
 	return ids

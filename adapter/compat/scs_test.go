@@ -167,6 +167,10 @@ func (s *tokenSite) pages(g *gin.RouterGroup) {
 		}
 		c.String(http.StatusOK, "bye")
 	})
+	g.POST("/slow-logout", func(c *gin.Context) {
+		s.slow.Pass()
+		_ = s.manager.Destroy(c.Request.Context())
+	})
 	g.POST("/panic", func(c *gin.Context) {
 		_ = s.manager.RenewToken(c.Request.Context())
 		panic("half way through a login")
@@ -308,6 +312,27 @@ func TestTokenStoreLogout(t *testing.T) {
 		other = tr.mustOpen(nobody)
 		nobody.mustPost("/logout")
 		other.mustEnd("the end of a session without a user")
+	})
+}
+
+// TestTokenStoreLateLogout: a logout that was under way when a login on another page
+// gave the session a new token left the user logged in by that.
+func TestTokenStoreLateLogout(t *testing.T) {
+	eachTokenSite(t, func(t *testing.T, s *tokenSite, tr transport) {
+		alice, bob := s.browser(t, "alice"), s.browser(t, "bob")
+		before := alice.clone()
+		var sock *socket
+		s.slowly(before, "/slow-logout", func() {
+			alice.mustPost("/login?user=alice")
+			sock = tr.mustOpen(alice)
+		})
+		sock.mustEnd("a logout with the token before")
+		if a := alice.get("/me"); a.body != "" {
+			t.Errorf("after it a page is %s's", a.body)
+		}
+		if a := bob.get("/me"); a.body != "bob" {
+			t.Errorf("bob is %q", a.body)
+		}
 	})
 }
 
