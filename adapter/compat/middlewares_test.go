@@ -284,10 +284,10 @@ func (f *finding) aboveTheRoute(t *testing.T) {
 			}
 		}
 		ran := func() int { return s.probe.runs("poll", "") + s.probe.runs("post", "") }
-		before := ran()
+		before, lives := ran(), true
 		for i := range many {
 			got, a := sock.ask("echo", "still")
-			if a != nil {
+			if lives = a == nil; !lives {
 				said = append(said, fmt.Sprintf("%s: %s", tr.name, refusal(a)))
 				break
 			}
@@ -302,6 +302,15 @@ func (f *finding) aboveTheRoute(t *testing.T) {
 			if s.wrote != nil && strings.Contains(s.wrote(), "sid=") {
 				said = append(said, "publishes the `sid` of polls")
 			}
+		}
+		for later := s.chain.runs("replay", tr.name) + 3; lives && s.chain.runs("replay", tr.name) < later; {
+			if _, a := sock.ask("echo", "still"); a != nil {
+				said = append(said, "sockets end with the first replay, which knows nobody")
+				break
+			}
+		}
+		if strings.Contains(s.logged.String(), "a socket's identity could not be checked") {
+			said = append(said, "no replay can tell who it is: sockets end after `Config.MaxStale`")
 		}
 	}
 	s.quiet(t)

@@ -167,7 +167,7 @@ func (s *tokenSite) pages(g *gin.RouterGroup) {
 		}
 		c.String(http.StatusOK, "bye")
 	})
-	g.POST("/slow-logout", func(c *gin.Context) {
+	g.POST("/late-logout", func(c *gin.Context) {
 		s.slow.Pass()
 		_ = s.manager.Destroy(c.Request.Context())
 	})
@@ -322,7 +322,7 @@ func TestTokenStoreLateLogout(t *testing.T) {
 		alice, bob := s.browser(t, "alice"), s.browser(t, "bob")
 		before := alice.clone()
 		var sock *socket
-		s.slowly(before, "/slow-logout", func() {
+		s.slowly(before, "/late-logout", func() {
 			alice.mustPost("/login?user=alice")
 			sock = tr.mustOpen(alice)
 		})
