@@ -58,10 +58,10 @@ type binding struct {
 
 // bind finds out which sockets are identified with this one: those of the same
 // session or token whose requests a chain cannot tell apart. It may look at
-// anything: a tenant in the path, a key in a header, the peer's address. Were
-// such sockets bound together, each replay would make them all who the first of
-// them is. sticky is the cookie by which a proxy keeps connections apart. Anonymous sockets without any credential have an empty key and a
-// binding each.
+// anything: a tenant in the path, a key in a header or cookie, the peer's address.
+// Were such sockets bound together, each replay would make them all who the first of
+// them is. Anonymous sockets without any credential have an empty key and a binding
+// each. sticky is the cookie by which load balancers keep connections apart.
 func (adm *admission) bind(r *http.Request, sticky string) {
 	if adm.sessionID == "" && adm.token == "" {
 		return

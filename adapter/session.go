@@ -16,8 +16,8 @@ import (
 )
 
 // Values are what a session holds. Keys and values are what the store can
-// carry; strings always are, and keys of a TokenStore are nothing else. Keys that begin with "usher." are the adapter's own:
-// whatever changes them is not saved.
+// carry; strings always are, and keys of a TokenStore are nothing else. Keys that
+// begin with "usher." are the adapter's own: whatever changes them is not saved.
 type Values map[any]any
 
 // A Session is a socket's hold on the session of its handshake. It keeps no
