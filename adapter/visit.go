@@ -72,6 +72,9 @@ func (v *visit) lapse() {
 }
 
 func (v *visit) hasLapsed() bool {
+	if v == nil {
+		return false
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.lapsed

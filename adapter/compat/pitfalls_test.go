@@ -215,7 +215,7 @@ func TestP17NaiveEveryPollIsAsked(t *testing.T) {
 // the same package that does no harm.
 func TestP18CachesOfPagesAreRefused(t *testing.T) {
 	t.Parallel()
-	pages := persistence.NewInMemoryStore(time.Minute)
+	pages := newPageCache()
 	var store persistence.CacheStore = pages
 	next := func(c *gin.Context) { c.Next() }
 	for name, mw := range map[string]gin.HandlerFunc{
@@ -235,9 +235,19 @@ func TestP18CachesOfPagesAreRefused(t *testing.T) {
 	s.open(t, polling, "").echoes()
 }
 
+// newPageCache is the cache of gin-contrib/cache in memory. It is kept: its janitor
+// races with its own finalizer.
+func newPageCache() *persistence.InMemoryStore {
+	pages := persistence.NewInMemoryStore(time.Minute)
+	pageCaches.Store(pages, true)
+	return pages
+}
+
+var pageCaches sync.Map
+
 func TestP18NaiveCacheHandsOutSomebodyElsesPoll(t *testing.T) {
 	t.Parallel()
-	pages := persistence.NewInMemoryStore(time.Minute)
+	pages := newPageCache()
 	s := mustSite(t, rowOf(behind(cache.CachePage(pages, time.Minute, func(c *gin.Context) { c.Next() }))), mounting{above: true})
 	const handshake = enginePath + "?EIO=4&transport=polling"
 	alice, mallory := newBrowser(t, s.url, nil).get(handshake), newBrowser(t, s.url, nil).get(handshake)

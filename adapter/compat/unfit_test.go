@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/gin-contrib/cache"
-	"github.com/gin-contrib/cache/persistence"
 	"github.com/gin-contrib/gzip"
 	"github.com/gin-contrib/timeout"
 	"github.com/gin-gonic/gin"
@@ -18,7 +17,7 @@ var unfit = []row{
 		return &fixture{mw: []gin.HandlerFunc{timeout.New(timeout.WithTimeout(time.Second))}}
 	}},
 	{name: "gin-contrib/cache", module: "github.com/gin-contrib/cache", place: nowhere, build: func(*testing.T, *adapter.Server) *fixture {
-		return &fixture{mw: []gin.HandlerFunc{cache.SiteCache(persistence.NewInMemoryStore(time.Minute), time.Minute)}}
+		return &fixture{mw: []gin.HandlerFunc{cache.SiteCache(newPageCache(), time.Minute)}}
 	}},
 	{name: "gin-contrib/gzip", module: "github.com/gin-contrib/gzip", place: nowhere, build: func(*testing.T, *adapter.Server) *fixture {
 		return &fixture{mw: []gin.HandlerFunc{gzip.Gzip(gzip.DefaultCompression)}}
