@@ -186,9 +186,9 @@ func (f *follower) ran(b *binding, p *pass, o outcome, tellings uint64) {
 		if b.ends != 0 && f.now() >= b.ends+endGrain {
 			b.ends = 0
 		}
-		if p != nil {
+		if p != nil && !b.again { // else it may have read what was before
 			if l := p.session(); l != nil && l.id == b.sessionID {
-				b.extendLocked(l.expires)
+				b.toldLocked(l)
 			}
 		}
 		if every := f.srv.cfg.Revalidate; every > 0 {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-gonic/gin"
 	gsessions "github.com/gorilla/sessions"
 	"github.com/gorilla/websocket"
 
@@ -121,6 +123,53 @@ func TestSessionExpiry(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSessionShortened: a session that is given less than it had ends when it says
+// so, and not when it said before.
+func TestSessionShortened(t *testing.T) {
+	st := newLedger(10 * time.Minute)
+	var runs atomic.Int32
+	inBubble(t, adapter.Config{Revalidate: -1}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+		w := b.tab(st.begin())
+		time.Sleep(time.Minute)
+		st.extend(30 * time.Second)
+		if err := b.srv.Refresh(t.Context(), adapter.BySession("a")); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := <-w.ended; !websocket.IsCloseError(err, 4410) {
+			t.Errorf("ended with %v, want 4410", err)
+		}
+		if after := time.Since(began); after < 30*time.Second || after > 31*time.Second {
+			t.Errorf("ended after %v, want 30 s", after)
+		}
+	})
+}
+
+// TestSessionExpiresInHandshake: a handshake may take so long that the session which
+// it has loaded is long over, and then nobody would look again.
+func TestSessionExpiresInHandshake(t *testing.T) {
+	st := newLedger(10 * time.Minute)
+	var runs atomic.Int32
+	slow := func(srv *adapter.Server) {
+		rolls(st, &runs)(srv)
+		srv.UseOnce(func(c *gin.Context) {
+			sessions.Default(c).Get("usher.user") // from here on it is loaded
+			time.Sleep(11 * time.Minute)
+		})
+	}
+	inBubble(t, adapter.Config{Revalidate: -1}, slow, func(t *testing.T, b *bubble) {
+		w := b.tab(st.begin())
+		select {
+		case err := <-w.ended:
+			if !websocket.IsCloseError(err, 4409, 4410) {
+				t.Errorf("ended with %v, want 4409 or 4410", err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the socket has outlived its session by a minute")
+		}
+	})
 }
 
 // TestSessionEndedBeforeItExpired: what ends a session before its time is a logout.
