@@ -58,12 +58,15 @@ type modelConfig struct {
 	revalidate time.Duration
 	maxStale   time.Duration
 	life       time.Duration // of a session that is not saved
+	tells      bool          // sessions say how long they live, by a MaxAge
+	rolling    bool          // events extend sessions
 	anonymous  bool          // the namespaces admit nobody
 	greets     bool          // there is an OnConnect
 }
 
 func (c modelConfig) String() string {
-	return fmt.Sprintf("Revalidate %v, MaxStale %v, sessions live %v, anonymous %v, OnConnect %v", c.revalidate, c.maxStale, c.life, c.anonymous, c.greets)
+	return fmt.Sprintf("Revalidate %v, MaxStale %v, sessions live %v and say so %v, rolling %v, anonymous %v, OnConnect %v",
+		c.revalidate, c.maxStale, c.life, c.tells, c.rolling, c.anonymous, c.greets)
 }
 
 type modelBrowser struct {
@@ -214,6 +217,9 @@ func (st modelStore) New(r *http.Request, name string) (*gsessions.Session, erro
 	w := st.w
 	session := gsessions.NewSession(st, name)
 	session.IsNew, session.Options = true, &gsessions.Options{Path: "/"}
+	if w.cfg.tells {
+		session.Options.MaxAge = int(w.cfg.life / time.Second)
+	}
 	cookie, err := r.Cookie(name)
 	if err != nil || cookie.Value == "" {
 		return session, nil
@@ -248,11 +254,16 @@ func classOf(ctx context.Context) string {
 }
 
 func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.Session) error {
-	w := st.w
+	w, life := st.w, st.w.cfg.life
+	deletes := s.Options != nil && s.Options.MaxAge < 0
+	var ends time.Time
+	if s.Options != nil && s.Options.MaxAge > 0 {
+		life = time.Duration(s.Options.MaxAge) * time.Second
+		ends = time.Now().Add(life) // what the session says: it is not known for how long saving takes
+	}
 	if err := w.pass(r.Context(), "before save"); err != nil {
 		return err
 	}
-	deletes := s.Options != nil && s.Options.MaxAge < 0
 	w.mu.Lock()
 	if w.failing != 0 {
 		if x := w.sessions[s.ID]; x != nil && deletes {
@@ -262,13 +273,13 @@ func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.
 		return errModelStore
 	}
 	if deletes {
-		w.setRowLocked(s.ID, nil, time.Time{})
+		w.setRowLocked(s.ID, nil, time.Time{}, time.Time{})
 	} else {
 		if s.ID == "" {
 			w.ids++
 			s.ID = fmt.Sprintf("s%d", w.ids)
 		}
-		w.setRowLocked(s.ID, maps.Clone(s.Values), time.Now().Add(w.cfg.life))
+		w.setRowLocked(s.ID, maps.Clone(s.Values), time.Now().Add(life), ends)
 		if e, _ := r.Context().Value(modelLogin{}).(*modelEnd); e != nil {
 			w.madeLocked(s.ID, e)
 		}
@@ -292,7 +303,8 @@ func newModelSite(cfg modelConfig) *modelSite {
 	w.truth.init(cfg)
 	srv, err := adapter.New(adapter.Config{
 		Revalidate: cfg.revalidate, MaxStale: cfg.maxStale, PingInterval: time.Hour, ConnectTimeout: time.Hour,
-		Logger: slog.New(slog.DiscardHandler),
+		Rolling: cfg.rolling,
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		panic(err)
@@ -371,6 +383,12 @@ func (w *modelSite) identify(c *gin.Context) (*adapter.Identity, error) {
 func (w *modelSite) pages(g *gin.RouterGroup) {
 	// in marks the point between loading the session and what the page does.
 	in := func(c *gin.Context) { _ = w.pass(c.Request.Context(), "in page") }
+	// lasts gives the session a MaxAge of its own.
+	lasts := func(c *gin.Context) {
+		if age, _ := strconv.Atoi(c.Query("age")); age != 0 {
+			sessions.Default(c).Options(sessions.Options{Path: "/", MaxAge: age})
+		}
+	}
 	save := func(c *gin.Context, session sessions.Session) {
 		switch err := session.Save(); {
 		case errors.Is(err, adapter.ErrSessionGone):
@@ -387,6 +405,7 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 		shown, _ := c.Cookie("sid")
 		e, done := w.logsIn(old, shown, c.Query("user"), withoutModelPort(c.Request.RemoteAddr))
 		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), modelLogin{}, e))
+		lasts(c)
 		err := w.srv.Login(c, adapter.Identity{UserID: c.Query("user"), Provider: "test"})
 		done(session.ID(), err)
 		if err != nil {
@@ -399,13 +418,14 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 		}
 	})
 	g.POST("/logout", in, func(c *gin.Context) {
-		id := sessions.Default(c).ID()
-		done := w.ends(id, "logout")
+		done := w.ends(sessions.Default(c).ID(), "logout")
+		shown, _ := c.Cookie("sid")
+		tooDone := w.endsToo(shown, withoutModelPort(c.Request.RemoteAddr))
 		if err := w.srv.Logout(c); err != nil {
 			w.note("logout: %v", err)
 		}
 		done()
-		w.endsToo(id, withoutModelPort(c.Request.RemoteAddr))
+		tooDone()
 	})
 	g.GET("/me", func(c *gin.Context) {
 		id, ok := adapter.IdentityOf(c)
@@ -425,6 +445,7 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 	g.POST("/role", in, func(c *gin.Context) {
 		session := sessions.Default(c)
 		life, _ := time.ParseDuration(c.Query("for"))
+		lasts(c)
 		session.Set("role", w.newRole(life))
 		save(c, session)
 	})

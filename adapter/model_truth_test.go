@@ -94,11 +94,11 @@ type modelRow struct {
 	at      time.Time
 	present bool
 	until   time.Time // the store forgets it
+	ends    time.Time // when it says that it will be forgotten; zero if it does not
 	user    string
 	version int
 	expires time.Time
 	values  map[any]any
-	told    bool // by a save, as opposed to being forgotten
 }
 
 // A modelEnd is the end of a session by a call.
@@ -220,14 +220,29 @@ func (t *truth) sessionLocked(id string) *modelSession {
 }
 
 // setRowLocked is a write of the store.
-func (t *truth) setRowLocked(id string, values map[any]any, until time.Time) {
+func (t *truth) setRowLocked(id string, values map[any]any, until, ends time.Time) {
 	s := t.sessionLocked(id)
-	r := &modelRow{from: t.tickLocked(), at: time.Now(), present: values != nil, until: until, values: values, told: true}
+	r := &modelRow{from: t.tickLocked(), at: time.Now(), present: values != nil, until: until, ends: ends, values: values}
 	if values != nil {
 		r.user, r.version, r.expires = sessionUser(valuesOf(values))
 	}
 	s.rows = append(s.rows, r)
-	t.noteLocked("store: %s is %q, version %d, expires %s, present %v", id, r.user, r.version, t.when(r.expires), r.present)
+	t.noteLocked("store: %s is %q, version %d, expires %s, present %v until %s", id, r.user, r.version, t.when(r.expires), r.present, t.when(until))
+}
+
+// elsewhere is what another program does to a session in the database, without a
+// word: it lets it live for so long from now, or not at all.
+func (t *truth) elsewhere(id string, life time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, there := t.rowLocked(id); !there {
+		return
+	}
+	s := t.sessions[id]
+	r := *s.rows[len(s.rows)-1]
+	r.from, r.at, r.until = t.tickLocked(), time.Now(), time.Now().Add(life)
+	s.rows = append(s.rows, &r)
+	t.noteLocked("store: %s is there until %s", id, t.when(r.until))
 }
 
 func (t *truth) when(at time.Time) string {
@@ -352,19 +367,27 @@ func (t *truth) inPlaceLocked(id, address string, certain bool) (all []*modelSes
 	return all
 }
 
-// endsToo notes that a logout may have ended what logins have put in its session's
-// place meanwhile.
-func (t *truth) endsToo(id, address string) {
+// endsToo notes that a logout may end what logins have put in the place of the
+// session that it shows, or put there until it is done.
+func (t *truth) endsToo(shown, address string) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.sessions[id]
-	if id == "" || s == nil {
-		return
+	from := t.tickLocked()
+	known := t.inPlaceLocked(shown, address, false)
+	end := func(next *modelSession) {
+		next.ends = append(next.ends, &modelEnd{span: span{from: from}, how: "logout", at: time.Now()})
 	}
-	logout := s.ends[slices.IndexFunc(s.ends, func(e *modelEnd) bool { return e.how == "logout" })]
-	for _, next := range t.inPlaceLocked(id, address, false) {
-		// If the login was done when the logout looked.
-		next.ends = append(next.ends, &modelEnd{span: span{from: logout.from}, how: logout.how, at: logout.at})
+	for _, next := range known {
+		end(next)
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, next := range t.inPlaceLocked(shown, address, false) {
+			if !slices.Contains(known, next) {
+				end(next)
+			}
+		}
 	}
 }
 
@@ -647,9 +670,10 @@ const (
 
 // Bounds of the library.
 const (
-	modelGap     = 250 * time.Millisecond
-	modelRetry   = 5 * time.Second
-	modelTimeout = 10 * time.Second
+	modelGap      = 250 * time.Millisecond
+	modelRetry    = 5 * time.Second
+	modelTimeout  = 10 * time.Second
+	modelEndGrain = 3 * time.Second // for which a session may outlive what it says, until it is not believed
 )
 
 // follows is how long a socket may take to follow what has changed at a time. It
@@ -680,6 +704,25 @@ func (t *truth) late(now trouble, at, since time.Time, told bool) bool {
 		}
 	}
 	return at.Sub(since) > bound+modelGrain+modelSlack
+}
+
+// forgottenLateLocked reports whether sockets should know by now that the store
+// has forgotten a session. They are told by nobody; but where it says when it ends
+// they look then, and for a while after, once a second.
+func (t *truth) forgottenLateLocked(r *modelRow) bool {
+	end, kept := r.ends, r.until.Sub(r.ends)
+	if r.ends.IsZero() || kept > modelEndGrain {
+		return t.lateLocked(r.until, false)
+	}
+	if kept > 0 {
+		end = r.until.Add(modelEndGrain / 3)
+	} else if t.lateLocked(r.until, false) {
+		return true
+	}
+	if t.busyAt(r.at) && t.lastBusy.After(r.ends) {
+		end = t.lastBusy.Add(modelEndGrain / 3) // one was under way at the end
+	}
+	return t.lateLocked(end, true)
 }
 
 // turn checks who acts in a turn of a socket.
@@ -862,7 +905,7 @@ func (t *truth) rowLate(s *modelSession, id *adapter.Identity) (why string) {
 				until = s.rows[i+1].at
 			}
 			why = ""
-			if id != nil && !time.Now().Before(r.until) && until.Equal(r.until) && t.lateLocked(r.until, false) {
+			if id != nil && !time.Now().Before(r.until) && until.Equal(r.until) && t.forgottenLateLocked(r) {
 				why = fmt.Sprintf("the store has forgotten %s", s.id)
 			}
 			continue
@@ -999,6 +1042,9 @@ func (t *truth) overdue(conns []*modelConn) {
 			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
 				t.wrongLocked("%v is open, and session %s has expired", k, s.id)
 			}
+			if len(s.ends) == 0 && r.user != "" && (!t.cfg.anonymous || k.lastUser == r.user) && r.present && !time.Now().Before(r.until) && t.forgottenLateLocked(r) {
+				t.wrongLocked("%v is open, and the store has forgotten session %s", k, s.id)
+			}
 		}
 	}
 }
@@ -1111,6 +1157,9 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 					return true
 				}
 			}
+			if t.saidLocked(k, s, from, to) {
+				return true
+			}
 		}
 	case adapter.ReasonStale:
 		good := k.conn.dialedAt
@@ -1155,7 +1204,7 @@ func (t *truth) endsLocked(k *modelSocket, s *modelSession, from, to int) bool {
 		}
 	}
 	for i, r := range s.rows {
-		if r.span(s, i).overlaps(from, to) && !r.until.After(k.goneAt) {
+		if r.span(s, i).overlaps(from, to) && !r.until.After(k.goneAt) && !r.toldLocked(k) {
 			return true // the store has forgotten it
 		}
 		if r.span(s, i).overlaps(from, to) && !r.present && len(s.ends) == 0 {
@@ -1164,6 +1213,33 @@ func (t *truth) endsLocked(k *modelSocket, s *modelSession, from, to int) bool {
 	}
 	return t.anotherLocked(k, s, from, to)
 }
+
+// saidLocked reports whether a socket may have ended because its session is over
+// that said so before: as far as the socket has heard, and if the store does not say
+// otherwise.
+func (t *truth) saidLocked(k *modelSocket, s *modelSession, from, to int) bool {
+	gone := slices.ContainsFunc(s.rows, func(r *modelRow) bool {
+		return r.span(s, slices.Index(s.rows, r)).overlaps(from, to) && !r.until.After(k.goneAt)
+	})
+	for i, r := range s.rows {
+		if r.ends.IsZero() || r.ends.After(k.goneAt) || !gone && !k.goneIn.busyAt(r.ends) {
+			continue
+		}
+		if i+1 == len(s.rows) || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) || k.goneIn.busyAt(s.rows[i+1].at) {
+			return true
+		}
+	}
+	return false
+}
+
+// toldLocked reports whether a socket certainly knew that the session was to end
+// before it did.
+func (r *modelRow) toldLocked(k *modelSocket) bool {
+	return !r.ends.IsZero() && k.goneAt.Sub(r.ends) >= time.Millisecond && r.until.Sub(r.ends) <= modelEndGrain && !k.goneIn.busyAt(r.at)
+}
+
+// busyAt reports whether there was trouble at a time or later.
+func (in trouble) busyAt(at time.Time) bool { return in.busy > 0 || !in.lastBusy.Before(at) }
 
 // anotherLocked reports whether the session had become another's, or nobody's.
 func (t *truth) anotherLocked(k *modelSocket, s *modelSession, from, to int) bool {
@@ -1227,6 +1303,7 @@ func (t *truth) refusedLocked(k *modelSocket, code int) {
 			}
 		case 4410:
 			ok = ok || t.refusalLocked(s, http.StatusUnauthorized, from, to)
+			ok = ok || s != nil && slices.ContainsFunc(s.rows, func(r *modelRow) bool { return !r.ends.IsZero() && !r.ends.After(time.Now()) })
 		case 1013:
 			ok = ok || t.failedLocked(from, to) || t.busy > 0 || t.lastBusy.After(t.start)
 		}
