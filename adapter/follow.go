@@ -222,7 +222,7 @@ func (b *binding) toldLocked(l *loaded) {
 // extendLocked notes when the binding's session expires. Later is truer: where a
 // store extends sessions without writing them, what they say is the least.
 func (b *binding) extendLocked(ends time.Time) {
-	if at := ends.Sub(b.f.began); !ends.IsZero() && at > b.f.now()-endGrain {
+	if at := ends.Sub(b.f.began); !ends.IsZero() && at > b.ran-endGrain {
 		b.ends = max(b.ends, at)
 	}
 }
