@@ -1,16 +1,11 @@
 package adapter_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -73,6 +68,7 @@ type modelBrowser struct {
 	n       int
 	address string
 	cookie  string
+	before  string // the cookie that this one has replaced
 }
 
 // How the store fails.
@@ -487,8 +483,11 @@ func (w *modelSite) events(n *adapter.Namespace) {
 	})
 	n.OnDisconnect(func(s *adapter.Socket, r adapter.Reason) { w.disconnected(of(s), r) })
 	guard := func(ctx context.Context, _ *adapter.Socket) error { return w.pass(ctx, "in guard") }
-	adapter.On(n, "event", func(ctx context.Context, s *adapter.Socket, _ string) error {
+	adapter.On(n, "event", func(ctx context.Context, s *adapter.Socket, from string) error {
 		w.turn(ctx, of(s), "a handler")
+		if from == intruder {
+			w.intruded(of(s).conn)
+		}
 		return w.pass(ctx, "in handler")
 	}, guard)
 	adapter.On(n, "set", func(ctx context.Context, s *adapter.Socket, kv string) error {
@@ -520,6 +519,12 @@ func (w *modelSite) events(n *adapter.Namespace) {
 	}, guard)
 }
 
+func (b *modelBrowser) setLocked(cookie string) {
+	if cookie != b.cookie {
+		b.cookie, b.before = cookie, b.cookie
+	}
+}
+
 // request makes a request of a page and returns its answer.
 func (w *modelSite) request(b *modelBrowser, method, path, query string) (status int, body string) {
 	r := (&http.Request{
@@ -534,271 +539,8 @@ func (w *modelSite) request(b *modelBrowser, method, path, query string) (status
 	for _, c := range rec.Header()["Set-Cookie"] {
 		value, _, _ := strings.Cut(strings.TrimPrefix(c, "sid="), ";")
 		w.mu.Lock()
-		b.cookie = value
+		b.setLocked(value)
 		w.mu.Unlock()
 	}
 	return rec.Code, rec.Body.String()
-}
-
-// A modelConn is the client's end of a connection.
-type modelConn struct {
-	w        *modelSite
-	n        int
-	socketIO bool
-	late     bool // asks for "/" when told to
-	address  string
-	cookie   string
-	dialed   int // moment
-	dialedAt time.Time
-	out      chan []byte
-	pipe     net.Conn
-	done     sync.WaitGroup
-
-	// Guarded by truth.mu.
-	sockets map[string]*modelSocket
-	open    bool
-	left    bool // the client has
-	code    int  // of the server's close frame
-}
-
-func withoutModelPort(addr string) string {
-	host, _, _ := net.SplitHostPort(addr)
-	return host
-}
-
-// dial opens a WebSocket, plain or Socket.IO's. The client's port says which it
-// is.
-func (w *modelSite) dial(b *modelBrowser, socketIO, late bool) {
-	here, there := net.Pipe()
-	w.mu.Lock()
-	c := &modelConn{
-		w: w, n: len(w.conns), socketIO: socketIO, late: late, address: b.address, cookie: b.cookie, dialed: w.tickLocked(), dialedAt: time.Now(),
-		out: make(chan []byte, 64), pipe: here, sockets: make(map[string]*modelSocket),
-	}
-	w.conns = append(w.conns, c)
-	if !socketIO {
-		c.socketLocked("/")
-	}
-	w.mu.Unlock()
-	path, query := "/socket.io/ws", ""
-	if socketIO {
-		path, query = "/socket.io/", "EIO=4&transport=websocket"
-	}
-	r := (&http.Request{
-		Method: "GET", URL: &url.URL{Path: path, RawQuery: query}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Host: "usher.test", RemoteAddr: fmt.Sprintf("%s:%d", b.address, 1000+c.n), RequestURI: path + "?" + query,
-		Header: http.Header{
-			"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
-			"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
-		},
-	}).WithContext(context.Background())
-	if c.cookie != "" {
-		r.Header.Set("Cookie", "sid="+c.cookie)
-	}
-	c.done.Go(c.read)
-	c.done.Go(func() {
-		for b := range c.out {
-			if _, err := here.Write(b); err != nil {
-				continue // the reader sees the end
-			}
-		}
-	})
-	w.ops.Go(func() {
-		rw := &modelUpgrade{ResponseRecorder: httptest.NewRecorder(), conn: there}
-		w.engine.ServeHTTP(rw, r)
-		if !rw.hijacked {
-			_ = there.Close()
-			w.refused(c, rw.Code)
-		}
-	})
-}
-
-// modelUpgrade is the response to a handshake.
-type modelUpgrade struct {
-	*httptest.ResponseRecorder
-	conn     net.Conn
-	hijacked bool
-}
-
-func (u *modelUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	u.hijacked = true
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(bytes.NewReader(nil), 16), bufio.NewWriterSize(u.conn, 512)), nil
-}
-
-// socketLocked returns the connection's socket in a namespace.
-func (c *modelConn) socketLocked(ns string) *modelSocket {
-	s := c.sockets[ns]
-	if s == nil {
-		s = &modelSocket{conn: c, ns: ns, asked: c.w.tickLocked()}
-		c.sockets[ns] = s
-		c.w.asked[c.address] = append(c.w.asked[c.address], time.Now())
-	}
-	return s
-}
-
-func (w *modelSite) socketOf(s *adapter.Socket) *modelSocket {
-	_, port, _ := net.SplitHostPort(s.Handshake().RemoteAddr())
-	n, _ := strconv.Atoi(port)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.conns[n-1000].socketLocked(s.Namespace().Name())
-}
-
-// send queues a text message.
-func (c *modelConn) send(text string) {
-	frame := []byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0} // a mask of zeros masks nothing
-	if len(text) > 125 {
-		panic("a message of the model is longer than a short frame")
-	}
-	select {
-	case c.out <- append(frame, text...):
-	default:
-		panic("a client of the model waits for the server")
-	}
-}
-
-// emit sends an event on a socket that is open.
-func (w *modelSite) emit(n int, ns, event, data string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := w.conn(n)
-	if c == nil || c.sockets[ns] == nil || c.sockets[ns].opened == 0 || c.sockets[ns].gone {
-		return
-	}
-	switch {
-	case !c.socketIO:
-		c.send(fmt.Sprintf(`{"type":%q,"data":%q,"id":1}`, event, data))
-	case ns == "/":
-		c.send(fmt.Sprintf(`421[%q,%q]`, event, data))
-	default:
-		c.send(fmt.Sprintf(`42%s,1[%q,%q]`, ns, event, data))
-	}
-}
-
-// join asks for a namespace.
-func (w *modelSite) join(n int, ns string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := w.conn(n)
-	if c == nil || !c.open || !c.socketIO || c.sockets[ns] != nil {
-		return
-	}
-	c.socketLocked(ns)
-	c.sendJoin(ns)
-}
-
-func (c *modelConn) sendJoin(ns string) {
-	if ns == "/" {
-		c.send("40")
-	} else {
-		c.send("40" + ns + ",")
-	}
-}
-
-// leave cuts a connection.
-func (w *modelSite) leave(n int) {
-	w.mu.Lock()
-	c := w.conn(n)
-	if c != nil {
-		c.left = true
-		w.tickLocked()
-	}
-	w.mu.Unlock()
-	if c != nil {
-		_ = c.pipe.Close()
-	}
-}
-
-// conn is called with the lock held.
-func (w *modelSite) conn(n int) *modelConn {
-	if len(w.conns) == 0 {
-		return nil
-	}
-	return w.conns[n%len(w.conns)]
-}
-
-// read is the client.
-func (c *modelConn) read() {
-	defer c.pipe.Close()
-	br := bufio.NewReaderSize(c.pipe, 512)
-	for {
-		line, err := br.ReadString('\n')
-		if err != nil {
-			return // refused is told by the handshake's handler
-		}
-		if strings.TrimSpace(line) == "" {
-			break
-		}
-	}
-	c.w.mu.Lock()
-	c.open = true
-	c.w.mu.Unlock()
-	for {
-		op, data, err := readModelFrame(br)
-		if err != nil {
-			c.w.cut(c, 1006)
-			return
-		}
-		switch op {
-		case 1:
-			c.hear(string(data))
-		case 8:
-			c.w.cut(c, int(binary.BigEndian.Uint16(data)))
-			return
-		}
-	}
-}
-
-func readModelFrame(br *bufio.Reader) (op byte, data []byte, err error) {
-	var head [2]byte
-	if _, err = io.ReadFull(br, head[:]); err != nil {
-		return 0, nil, err
-	}
-	n := int(head[1])
-	if n == 126 {
-		var long [2]byte
-		if _, err = io.ReadFull(br, long[:]); err != nil {
-			return 0, nil, err
-		}
-		n = int(binary.BigEndian.Uint16(long[:]))
-	}
-	data = make([]byte, n)
-	_, err = io.ReadFull(br, data)
-	return head[0] & 0xf, data, err
-}
-
-// hear takes a message of the server.
-func (c *modelConn) hear(text string) {
-	w := c.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !c.socketIO {
-		if strings.HasPrefix(text, `{"type":"connect"`) {
-			w.openedLocked(c.sockets["/"])
-		}
-		return
-	}
-	if strings.HasPrefix(text, "0{") {
-		if !c.late {
-			c.socketLocked("/")
-			c.sendJoin("/")
-		}
-		return
-	}
-	if len(text) < 2 || text[0] != '4' {
-		return
-	}
-	ns, rest := "/", text[2:]
-	if strings.HasPrefix(rest, "/") {
-		ns, rest, _ = strings.Cut(rest, ",")
-	}
-	s := c.sockets[ns]
-	switch text[1] {
-	case '0':
-		w.openedLocked(s)
-	case '1':
-		w.goneLocked(s)
-	case '4':
-		w.deniedLocked(s, rest)
-	}
 }

@@ -184,8 +184,20 @@ func (o modelOp) String() string {
 	case "steal":
 		s = fmt.Sprintf("browser %d takes the cookie of browser %d", o.n, o.choice)
 	case "dial":
-		kind := []string{"a plain socket", "a Socket.IO connection and \"/\"", "a Socket.IO connection"}[o.choice]
+		kind := []string{
+			"a plain socket", "a Socket.IO connection and \"/\"", "a Socket.IO connection",
+			"a connection that polls and \"/\"", "a connection that polls",
+		}[o.choice]
 		s = fmt.Sprintf("browser %d opens %s", o.n, kind)
+	case "upgrade":
+		s = fmt.Sprintf("connection %d goes on over a WebSocket", o.n)
+	case "poll":
+		s = fmt.Sprintf("connection %d polls", o.n)
+		if o.choice == 1 {
+			s = fmt.Sprintf("the next request of connection %d is late: it shows the cookie before", o.n)
+		}
+	case "intrude":
+		s = fmt.Sprintf("somebody in browser %d with %s has got hold of the id of connection %d", o.n, modelIntruders[o.choice], o.n)
 	case "join":
 		s = fmt.Sprintf("connection %d asks for %s", o.n, o.what)
 	case "leave":
@@ -378,12 +390,32 @@ func moreModelSchedule(cfg modelConfig, ops []modelOp, r *rand.Rand) (modelConfi
 			o.age = []int{1, 2, 4, 10}[r.IntN(4)]
 		}
 	}
+	insert := func(o modelOp) { ops = slices.Insert(ops, 1+r.IntN(len(ops)), o) }
+	if r.IntN(2) == 0 {
+		for i := range ops {
+			if o := &ops[i]; o.do == "dial" && o.choice != dialPlain && r.IntN(3) > 0 {
+				o.choice += dialPolls - dialSocketIO
+			}
+		}
+		for range 2 + r.IntN(6) {
+			switch n := r.IntN(4); r.IntN(6) {
+			case 0:
+				insert(modelOp{do: "upgrade", n: n})
+			case 1:
+				insert(modelOp{do: "poll", n: n})
+			case 2, 3:
+				insert(modelOp{do: "poll", n: n, choice: 1})
+			default:
+				insert(modelOp{do: "intrude", n: n, choice: r.IntN(len(modelIntruders))})
+			}
+		}
+	}
 	for range r.IntN(4) {
 		o := modelOp{do: "elsewhere", n: r.IntN(3)}
 		if r.IntN(3) > 0 {
 			o.d = time.Duration(1+r.IntN(10)) * time.Second
 		}
-		ops = slices.Insert(ops, 1+r.IntN(len(ops)), o)
+		insert(o)
 	}
 	return cfg, ops
 }
@@ -451,12 +483,18 @@ func (w *modelSite) do(o modelOp) {
 		page("POST", "/become", "user="+o.what)
 	case "steal":
 		w.mu.Lock()
-		b.cookie = w.browsers[o.choice].cookie
+		b.setLocked(w.browsers[o.choice].cookie)
 		w.mu.Unlock()
 	case "elsewhere":
 		w.elsewhere(cookie, o.d)
 	case "dial":
-		w.dial(b, o.choice > 0, o.choice == 2)
+		w.dial(b, o.choice)
+	case "upgrade":
+		w.upgrade(o.n)
+	case "poll":
+		w.poll(o.n, o.choice == 1)
+	case "intrude":
+		w.intrude(o.n, b, o.choice)
 	case "join":
 		w.join(o.n, o.what)
 	case "leave":
@@ -544,6 +582,7 @@ func (w *modelSite) end() {
 	time.Sleep(patience + 2*modelSlack)
 	w.rest()
 	for _, c := range w.conns {
+		w.poll(c.n, false)
 		for _, ns := range []string{"/", "/b"} {
 			w.emit(c.n, ns, "event", "")
 		}
@@ -566,7 +605,7 @@ func (w *modelSite) end() {
 		panic(err)
 	}
 	for _, c := range w.conns {
-		_ = c.pipe.Close()
+		c.cut()
 		close(c.out)
 		c.done.Wait()
 	}

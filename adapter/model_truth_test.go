@@ -105,6 +105,7 @@ type modelRow struct {
 type modelEnd struct {
 	span
 	how     string
+	begun   time.Time // of a login
 	at      time.Time // of the return, or the call of a login that has not
 	quiet   int       // of the return
 	failed  bool      // it has not ended after all
@@ -303,7 +304,7 @@ func (t *truth) ends(id, how string) (done func()) {
 func (t *truth) logsIn(old, shown, user, address string) (e *modelEnd, done func(next string, err error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e = &modelEnd{span: span{from: t.tickLocked()}, how: "login", at: time.Now(), user: user, address: address, old: old, shown: shown}
+	e = &modelEnd{span: span{from: t.tickLocked()}, how: "login", begun: time.Now(), at: time.Now(), user: user, address: address, old: old, shown: shown}
 	if old != "" {
 		s := t.sessionLocked(old)
 		s.ends = append(s.ends, e)
@@ -314,6 +315,7 @@ func (t *truth) logsIn(old, shown, user, address string) (e *modelEnd, done func
 		defer t.mu.Unlock()
 		e.to, e.at, e.quiet = t.tickLocked(), time.Now(), t.quiet
 		e.next, e.failed = next, err != nil
+		t.mayReplaceLocked(e)
 		t.noteLocked("login of %s in the place of %q is done: %s %v", user, old, next, err)
 	}
 }
@@ -329,18 +331,24 @@ func (t *truth) madeLocked(id string, e *modelEnd) {
 	for _, earlier := range certain {
 		earlier.ends = append(earlier.ends, e)
 	}
+	e.next = id
+	t.mayReplaceLocked(e)
+}
+
+// mayReplaceLocked notes a login in the place of those sessions that it may have
+// replaced, too: by what its cookie showed, where its page has found nothing, as only
+// some stores say what it was that had ended; and what other logins have put there
+// while it was under way.
+func (t *truth) mayReplaceLocked(e *modelEnd) {
 	maybe := t.inPlaceLocked(e.shown, e.address, false)
 	if before := t.sessions[e.shown]; before != nil && e.shown != e.old {
 		maybe = append(maybe, before)
 	}
-	for _, earlier := range maybe {
-		if !slices.Contains(certain, earlier) {
-			// The page has found nothing. Only some stores say what it was that
-			// had ended: it may be meant or not.
-			earlier.ends = append(earlier.ends, &modelEnd{span: span{from: e.from}, how: e.how, at: e.at, next: id, user: e.user, address: e.address})
+	for _, s := range maybe {
+		if s.id != e.next && !slices.ContainsFunc(s.ends, func(o *modelEnd) bool { return o == e || o.next == e.next }) {
+			s.ends = append(s.ends, &modelEnd{span: span{from: e.from}, how: e.how, at: e.at, next: e.next, user: e.user, address: e.address})
 		}
 	}
-	e.next = id
 }
 
 // inPlaceLocked returns the sessions that logins from an address have put in the
@@ -409,6 +417,13 @@ func (t *truth) revoked(by, value string) (done func()) {
 // nobodyLocked reports whether a page with this session may have found nobody
 // from one moment to another.
 func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
+	return t.overLocked(s, from, to) || slices.ContainsFunc(s.rows, func(r *modelRow) bool {
+		return r.user == "" && r.span(s, slices.Index(s.rows, r)).overlaps(from, to)
+	})
+}
+
+// overLocked reports whether a page with this session may have found none.
+func (t *truth) overLocked(s *modelSession, from, to int) bool {
 	if s == nil || len(s.rows) == 0 {
 		return true
 	}
@@ -424,7 +439,7 @@ func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
 		return true
 	}
 	for i, r := range s.rows {
-		if r.span(s, i).overlaps(from, to) && (!r.present || r.user == "" || !r.until.After(time.Now())) {
+		if r.span(s, i).overlaps(from, to) && (!r.present || !r.until.After(time.Now())) {
 			return true
 		}
 	}
@@ -612,25 +627,35 @@ func (t *truth) runs(r *http.Request, replay bool) (began int, done func(good bo
 	if c, err := r.Cookie("sid"); err == nil {
 		cookie = c.Value
 	}
-	key := r.URL.Path + " " + withoutModelPort(r.RemoteAddr) + " " + cookie
+	key := r.URL.Path + r.Header.Get("Upgrade") + " " + withoutModelPort(r.RemoteAddr) + " " + cookie
+	show, _ := r.Context().Value(modelShow{}).(*modelShow)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &modelPass{span: span{from: t.tickLocked()}, session: cookie, began: time.Now(), replay: replay}
+	p := &modelPass{span: span{from: t.tickLocked()}, session: cookie, began: time.Now(), replay: replay && show == nil}
+	if show != nil {
+		show.asked.from = p.from
+	}
 	t.passes[key] = append(t.passes[key], p)
 	t.noteLocked("pass %s, replay %v, begins", key, replay)
 	return p.from, func(good bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		p.to, p.ended, p.good = t.tickLocked(), time.Now(), good
+		if show != nil {
+			show.asked.to, show.at = p.to, p.ended
+		}
 		t.noteLocked("pass %s, replay %v, is done: %v", key, replay, good)
 	}
 }
 
 // passesOf are the passes that may have been a socket's.
 func (t *truth) passesOf(k *modelSocket) (all []*modelPass) {
-	path := "/socket.io/ws"
-	if k.conn.socketIO {
+	path := "/socket.io/wswebsocket"
+	switch {
+	case k.conn.polls != nil:
 		path = "/socket.io/"
+	case k.conn.socketIO:
+		path = "/socket.io/websocket"
 	}
 	for _, id := range append(idsOf(t.chainLocked(k)), k.conn.cookie) {
 		all = append(all, t.passes[path+" "+k.conn.address+" "+id]...)
@@ -645,15 +670,19 @@ func idsOf(chain []*modelSession) (ids []string) {
 	return ids
 }
 
-// chainLocked is the session of a socket's handshake and, behind it, those that
-// logins have put in its place: several, if they came at once.
-func (t *truth) chainLocked(k *modelSocket) (chain []*modelSession) {
-	if s := t.sessions[k.conn.cookie]; s != nil {
+// chainLocked are the sessions that a socket's connection may ever have been bound
+// to, that of the handshake first.
+func (t *truth) chainLocked(k *modelSocket) []*modelSession { return t.boundLocked(k.conn, 0) }
+
+// followedLocked is the session that a cookie names and, behind it, those that logins
+// have put in its place for sockets from an address: several, if they came at once.
+func (t *truth) followedLocked(cookie, address string) (chain []*modelSession) {
+	if s := t.sessions[cookie]; s != nil {
 		chain = append(chain, s)
 	}
 	for i := 0; i < len(chain); i++ {
 		for _, e := range chain[i].ends {
-			if next := t.sessions[e.next]; next != nil && e.address == k.conn.address && !slices.Contains(chain, next) {
+			if next := t.sessions[e.next]; next != nil && e.address == address && !slices.Contains(chain, next) {
 				chain = append(chain, next)
 			}
 		}
@@ -746,7 +775,10 @@ func (t *truth) turn(ctx context.Context, k *modelSocket, where string) {
 
 func (k *modelSocket) String() string {
 	kind := "plain"
-	if k.conn.socketIO {
+	switch {
+	case k.conn.polls != nil:
+		kind = "polls"
+	case k.conn.socketIO:
 		kind = "Socket.IO"
 	}
 	return fmt.Sprintf("socket %d%s (%s)", k.conn.n, strings.TrimSuffix(k.ns, "/"), kind)
@@ -775,6 +807,14 @@ func (t *truth) mayActLocked(k *modelSocket, id *adapter.Identity) (why string) 
 		return "that is not its session"
 	}
 	s := chain[at]
+	if left, certain := t.leavesLocked(k.conn, s); !left.IsZero() {
+		switch late := t.lateLocked(left, true); {
+		case late && certain:
+			return fmt.Sprintf("its connection has left session %s long ago", s.id)
+		case !late:
+			return "" // it is on its way to another session of the same user
+		}
+	}
 	for _, e := range s.ends {
 		switch {
 		case e.to == 0 || e.failed || !t.restLocked(e.quiet, e.at):
@@ -830,6 +870,9 @@ func (t *truth) mayActLocked(k *modelSocket, id *adapter.Identity) (why string) 
 // mayBeNobodyLocked is mayActLocked for a turn of nobody.
 func (t *truth) mayBeNobodyLocked(k *modelSocket, chain []*modelSession) (why string) {
 	s := chain[0]
+	if s.id != k.conn.cookie {
+		return "" // a nobody who came without a session
+	}
 	if k.opened == 0 {
 		if !t.nobodyLocked(s, k.conn.dialed, t.last) {
 			return fmt.Sprintf("session %s has always been somebody's", s.id)
@@ -1021,11 +1064,11 @@ func (t *truth) overdue(conns []*modelConn) {
 	defer t.mu.Unlock()
 	for _, c := range conns {
 		for _, k := range c.sockets {
-			if k.opened == 0 || k.gone || c.left {
+			if k.opened == 0 || k.gone || c.left || c.polls.deafLocked() {
 				continue
 			}
 			chain := t.chainLocked(k)
-			if len(chain) != 1 || !t.aliveLocked(chain[0], k) {
+			if len(chain) != 1 || chain[0].id != c.cookie || !t.aliveLocked(chain[0], k) {
 				continue
 			}
 			s := chain[0]
@@ -1035,14 +1078,14 @@ func (t *truth) overdue(conns []*modelConn) {
 				}
 			}
 			r := s.rows[len(s.rows)-1]
-			forgotten := !time.Now().Before(r.until) && !t.lastBusy.Before(r.at)
+			forgotten := !time.Now().Before(r.until) && (!t.lastBusy.Before(r.at) || k.lastUser != r.user)
 			if t.cfg.anonymous && (forgotten || !t.outageEnded.Before(r.at)) {
 				continue // it may have been nobody's before and after, and nobody has seen it meanwhile
 			}
 			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
 				t.wrongLocked("%v is open, and session %s has expired", k, s.id)
 			}
-			if len(s.ends) == 0 && r.user != "" && (!t.cfg.anonymous || k.lastUser == r.user) && r.present && !time.Now().Before(r.until) && t.forgottenLateLocked(r) {
+			if len(s.ends) == 0 && r.user != "" && r.present && !time.Now().Before(r.until) && t.forgottenLateLocked(r) {
 				t.wrongLocked("%v is open, and the store has forgotten session %s", k, s.id)
 			}
 		}
@@ -1079,6 +1122,9 @@ var modelCodes = map[adapter.Reason]int{
 func (t *truth) cut(c *modelConn, code int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if c.polls != nil && (code == 1000 || code == 1008) {
+		code = 0 // it was over when the WebSocket was to take over
+	}
 	c.open, c.code = false, code
 	t.noteLocked("connection %d is closed with %d", c.n, code)
 	for _, k := range c.sockets {
@@ -1119,10 +1165,13 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 			from = min(from, p.from)
 		}
 	}
-	chain := t.chainLocked(k)
+	if p := k.conn.polls; p != nil && p.deaf != 0 {
+		from = min(from, p.deaf) // its client may have heard too late of it
+	}
+	chain := t.boundLocked(k.conn, from)
 	switch r {
 	case adapter.ReasonTransportClose, adapter.ReasonTransportError:
-		return k.conn.left
+		return k.conn.left || t.intrudesLocked(k.conn)
 	case adapter.ReasonShutdown:
 		return t.over
 	case adapter.ReasonSessionEnded:
@@ -1218,7 +1267,7 @@ func (t *truth) endsLocked(k *modelSocket, s *modelSession, from, to int) bool {
 // that said so before: as far as the socket has heard, and if the store does not say
 // otherwise.
 func (t *truth) saidLocked(k *modelSocket, s *modelSession, from, to int) bool {
-	gone := slices.ContainsFunc(s.rows, func(r *modelRow) bool {
+	gone := t.revokedLocked(s, to) || slices.ContainsFunc(s.rows, func(r *modelRow) bool {
 		return r.span(s, slices.Index(s.rows, r)).overlaps(from, to) && !r.until.After(k.goneAt)
 	})
 	for i, r := range s.rows {
