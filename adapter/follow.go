@@ -126,7 +126,7 @@ func (f *follower) add(s *Socket, adm *admission) {
 	s.checked = f.now()
 	changed := f.saves.since(adm.seen, s.sessionID)
 	f.mu.Unlock()
-	if changed {
+	if changed || !adm.ends.IsZero() && !time.Now().Before(adm.ends) { // or it has expired meanwhile
 		f.trigger(b)
 	}
 }
@@ -217,10 +217,24 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string, ends time.Time) 
 // extended where nobody tells of it, and nothing is known of its end any more.
 const endGrain = 3 * time.Second
 
+// toldLocked notes what the session itself says of when it expires, as a replay has
+// read it: a page may have given it less than it had. Only under a Toucher that is
+// not the last word.
+func (b *binding) toldLocked(l *loaded) {
+	touched := false
+	if l.store != nil && b.f.srv.cfg.Rolling {
+		_, touched = l.store.inner.(Toucher)
+	}
+	if !touched {
+		b.ends = 0
+	}
+	b.extendLocked(l.expires)
+}
+
 // extendLocked notes when the binding's session expires. Later is truer: where a
 // store extends sessions without writing them, what they say is the least.
 func (b *binding) extendLocked(ends time.Time) {
-	if at := ends.Sub(b.f.began); !ends.IsZero() && at > b.f.now()-endGrain {
+	if at := ends.Sub(b.f.began); !ends.IsZero() && at > b.ran-endGrain {
 		b.ends = max(b.ends, at)
 	}
 }

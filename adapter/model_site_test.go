@@ -1,16 +1,11 @@
 package adapter_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -58,18 +53,22 @@ type modelConfig struct {
 	revalidate time.Duration
 	maxStale   time.Duration
 	life       time.Duration // of a session that is not saved
+	tells      bool          // sessions say how long they live, by a MaxAge
+	rolling    bool          // events extend sessions
 	anonymous  bool          // the namespaces admit nobody
 	greets     bool          // there is an OnConnect
 }
 
 func (c modelConfig) String() string {
-	return fmt.Sprintf("Revalidate %v, MaxStale %v, sessions live %v, anonymous %v, OnConnect %v", c.revalidate, c.maxStale, c.life, c.anonymous, c.greets)
+	return fmt.Sprintf("Revalidate %v, MaxStale %v, sessions live %v and say so %v, rolling %v, anonymous %v, OnConnect %v",
+		c.revalidate, c.maxStale, c.life, c.tells, c.rolling, c.anonymous, c.greets)
 }
 
 type modelBrowser struct {
 	n       int
 	address string
 	cookie  string
+	before  string // the cookie that this one has replaced
 }
 
 // How the store fails.
@@ -214,6 +213,9 @@ func (st modelStore) New(r *http.Request, name string) (*gsessions.Session, erro
 	w := st.w
 	session := gsessions.NewSession(st, name)
 	session.IsNew, session.Options = true, &gsessions.Options{Path: "/"}
+	if w.cfg.tells {
+		session.Options.MaxAge = int(w.cfg.life / time.Second)
+	}
 	cookie, err := r.Cookie(name)
 	if err != nil || cookie.Value == "" {
 		return session, nil
@@ -248,11 +250,16 @@ func classOf(ctx context.Context) string {
 }
 
 func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.Session) error {
-	w := st.w
+	w, life := st.w, st.w.cfg.life
+	deletes := s.Options != nil && s.Options.MaxAge < 0
+	var ends time.Time
+	if s.Options != nil && s.Options.MaxAge > 0 {
+		life = time.Duration(s.Options.MaxAge) * time.Second
+		ends = time.Now().Add(life) // what the session says: it is not known for how long saving takes
+	}
 	if err := w.pass(r.Context(), "before save"); err != nil {
 		return err
 	}
-	deletes := s.Options != nil && s.Options.MaxAge < 0
 	w.mu.Lock()
 	if w.failing != 0 {
 		if x := w.sessions[s.ID]; x != nil && deletes {
@@ -262,13 +269,13 @@ func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.
 		return errModelStore
 	}
 	if deletes {
-		w.setRowLocked(s.ID, nil, time.Time{})
+		w.setRowLocked(s.ID, nil, time.Time{}, time.Time{})
 	} else {
 		if s.ID == "" {
 			w.ids++
 			s.ID = fmt.Sprintf("s%d", w.ids)
 		}
-		w.setRowLocked(s.ID, maps.Clone(s.Values), time.Now().Add(w.cfg.life))
+		w.setRowLocked(s.ID, maps.Clone(s.Values), time.Now().Add(life), ends)
 		if e, _ := r.Context().Value(modelLogin{}).(*modelEnd); e != nil {
 			w.madeLocked(s.ID, e)
 		}
@@ -292,7 +299,8 @@ func newModelSite(cfg modelConfig) *modelSite {
 	w.truth.init(cfg)
 	srv, err := adapter.New(adapter.Config{
 		Revalidate: cfg.revalidate, MaxStale: cfg.maxStale, PingInterval: time.Hour, ConnectTimeout: time.Hour,
-		Logger: slog.New(slog.DiscardHandler),
+		Rolling: cfg.rolling,
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		panic(err)
@@ -371,6 +379,12 @@ func (w *modelSite) identify(c *gin.Context) (*adapter.Identity, error) {
 func (w *modelSite) pages(g *gin.RouterGroup) {
 	// in marks the point between loading the session and what the page does.
 	in := func(c *gin.Context) { _ = w.pass(c.Request.Context(), "in page") }
+	// lasts gives the session a MaxAge of its own.
+	lasts := func(c *gin.Context) {
+		if age, _ := strconv.Atoi(c.Query("age")); age != 0 {
+			sessions.Default(c).Options(sessions.Options{Path: "/", MaxAge: age})
+		}
+	}
 	save := func(c *gin.Context, session sessions.Session) {
 		switch err := session.Save(); {
 		case errors.Is(err, adapter.ErrSessionGone):
@@ -387,6 +401,7 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 		shown, _ := c.Cookie("sid")
 		e, done := w.logsIn(old, shown, c.Query("user"), withoutModelPort(c.Request.RemoteAddr))
 		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), modelLogin{}, e))
+		lasts(c)
 		err := w.srv.Login(c, adapter.Identity{UserID: c.Query("user"), Provider: "test"})
 		done(session.ID(), err)
 		if err != nil {
@@ -399,17 +414,14 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 		}
 	})
 	g.POST("/logout", in, func(c *gin.Context) {
-		id := sessions.Default(c).ID()
-		from := w.moment()
-		done := w.ends(id, "logout")
+		done := w.ends(sessions.Default(c).ID(), "logout")
+		shown, _ := c.Cookie("sid")
+		tooDone := w.endsToo(shown, withoutModelPort(c.Request.RemoteAddr))
 		if err := w.srv.Logout(c); err != nil {
 			w.note("logout: %v", err)
 		}
 		done()
-		if id == "" {
-			id, _ = c.Cookie("sid") // if that has ended with a login
-		}
-		w.endsToo(id, withoutModelPort(c.Request.RemoteAddr), from)
+		tooDone()
 	})
 	g.GET("/me", func(c *gin.Context) {
 		id, ok := adapter.IdentityOf(c)
@@ -429,6 +441,7 @@ func (w *modelSite) pages(g *gin.RouterGroup) {
 	g.POST("/role", in, func(c *gin.Context) {
 		session := sessions.Default(c)
 		life, _ := time.ParseDuration(c.Query("for"))
+		lasts(c)
 		session.Set("role", w.newRole(life))
 		save(c, session)
 	})
@@ -470,8 +483,11 @@ func (w *modelSite) events(n *adapter.Namespace) {
 	})
 	n.OnDisconnect(func(s *adapter.Socket, r adapter.Reason) { w.disconnected(of(s), r) })
 	guard := func(ctx context.Context, _ *adapter.Socket) error { return w.pass(ctx, "in guard") }
-	adapter.On(n, "event", func(ctx context.Context, s *adapter.Socket, _ string) error {
+	adapter.On(n, "event", func(ctx context.Context, s *adapter.Socket, from string) error {
 		w.turn(ctx, of(s), "a handler")
+		if from == intruder {
+			w.intruded(of(s).conn)
+		}
 		return w.pass(ctx, "in handler")
 	}, guard)
 	adapter.On(n, "set", func(ctx context.Context, s *adapter.Socket, kv string) error {
@@ -503,6 +519,12 @@ func (w *modelSite) events(n *adapter.Namespace) {
 	}, guard)
 }
 
+func (b *modelBrowser) setLocked(cookie string) {
+	if cookie != b.cookie {
+		b.cookie, b.before = cookie, b.cookie
+	}
+}
+
 // request makes a request of a page and returns its answer.
 func (w *modelSite) request(b *modelBrowser, method, path, query string) (status int, body string) {
 	r := (&http.Request{
@@ -517,271 +539,8 @@ func (w *modelSite) request(b *modelBrowser, method, path, query string) (status
 	for _, c := range rec.Header()["Set-Cookie"] {
 		value, _, _ := strings.Cut(strings.TrimPrefix(c, "sid="), ";")
 		w.mu.Lock()
-		b.cookie = value
+		b.setLocked(value)
 		w.mu.Unlock()
 	}
 	return rec.Code, rec.Body.String()
-}
-
-// A modelConn is the client's end of a connection.
-type modelConn struct {
-	w        *modelSite
-	n        int
-	socketIO bool
-	late     bool // asks for "/" when told to
-	address  string
-	cookie   string
-	dialed   int // moment
-	dialedAt time.Time
-	out      chan []byte
-	pipe     net.Conn
-	done     sync.WaitGroup
-
-	// Guarded by truth.mu.
-	sockets map[string]*modelSocket
-	open    bool
-	left    bool // the client has
-	code    int  // of the server's close frame
-}
-
-func withoutModelPort(addr string) string {
-	host, _, _ := net.SplitHostPort(addr)
-	return host
-}
-
-// dial opens a WebSocket, plain or Socket.IO's. The client's port says which it
-// is.
-func (w *modelSite) dial(b *modelBrowser, socketIO, late bool) {
-	here, there := net.Pipe()
-	w.mu.Lock()
-	c := &modelConn{
-		w: w, n: len(w.conns), socketIO: socketIO, late: late, address: b.address, cookie: b.cookie, dialed: w.tickLocked(), dialedAt: time.Now(),
-		out: make(chan []byte, 64), pipe: here, sockets: make(map[string]*modelSocket),
-	}
-	w.conns = append(w.conns, c)
-	if !socketIO {
-		c.socketLocked("/")
-	}
-	w.mu.Unlock()
-	path, query := "/socket.io/ws", ""
-	if socketIO {
-		path, query = "/socket.io/", "EIO=4&transport=websocket"
-	}
-	r := (&http.Request{
-		Method: "GET", URL: &url.URL{Path: path, RawQuery: query}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Host: "usher.test", RemoteAddr: fmt.Sprintf("%s:%d", b.address, 1000+c.n), RequestURI: path + "?" + query,
-		Header: http.Header{
-			"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
-			"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
-		},
-	}).WithContext(context.Background())
-	if c.cookie != "" {
-		r.Header.Set("Cookie", "sid="+c.cookie)
-	}
-	c.done.Go(c.read)
-	c.done.Go(func() {
-		for b := range c.out {
-			if _, err := here.Write(b); err != nil {
-				continue // the reader sees the end
-			}
-		}
-	})
-	w.ops.Go(func() {
-		rw := &modelUpgrade{ResponseRecorder: httptest.NewRecorder(), conn: there}
-		w.engine.ServeHTTP(rw, r)
-		if !rw.hijacked {
-			_ = there.Close()
-			w.refused(c, rw.Code)
-		}
-	})
-}
-
-// modelUpgrade is the response to a handshake.
-type modelUpgrade struct {
-	*httptest.ResponseRecorder
-	conn     net.Conn
-	hijacked bool
-}
-
-func (u *modelUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	u.hijacked = true
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(bytes.NewReader(nil), 16), bufio.NewWriterSize(u.conn, 512)), nil
-}
-
-// socketLocked returns the connection's socket in a namespace.
-func (c *modelConn) socketLocked(ns string) *modelSocket {
-	s := c.sockets[ns]
-	if s == nil {
-		s = &modelSocket{conn: c, ns: ns, asked: c.w.tickLocked()}
-		c.sockets[ns] = s
-		c.w.asked[c.address] = append(c.w.asked[c.address], time.Now())
-	}
-	return s
-}
-
-func (w *modelSite) socketOf(s *adapter.Socket) *modelSocket {
-	_, port, _ := net.SplitHostPort(s.Handshake().RemoteAddr())
-	n, _ := strconv.Atoi(port)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.conns[n-1000].socketLocked(s.Namespace().Name())
-}
-
-// send queues a text message.
-func (c *modelConn) send(text string) {
-	frame := []byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0} // a mask of zeros masks nothing
-	if len(text) > 125 {
-		panic("a message of the model is longer than a short frame")
-	}
-	select {
-	case c.out <- append(frame, text...):
-	default:
-		panic("a client of the model waits for the server")
-	}
-}
-
-// emit sends an event on a socket that is open.
-func (w *modelSite) emit(n int, ns, event, data string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := w.conn(n)
-	if c == nil || c.sockets[ns] == nil || c.sockets[ns].opened == 0 || c.sockets[ns].gone {
-		return
-	}
-	switch {
-	case !c.socketIO:
-		c.send(fmt.Sprintf(`{"type":%q,"data":%q,"id":1}`, event, data))
-	case ns == "/":
-		c.send(fmt.Sprintf(`421[%q,%q]`, event, data))
-	default:
-		c.send(fmt.Sprintf(`42%s,1[%q,%q]`, ns, event, data))
-	}
-}
-
-// join asks for a namespace.
-func (w *modelSite) join(n int, ns string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := w.conn(n)
-	if c == nil || !c.open || !c.socketIO || c.sockets[ns] != nil {
-		return
-	}
-	c.socketLocked(ns)
-	c.sendJoin(ns)
-}
-
-func (c *modelConn) sendJoin(ns string) {
-	if ns == "/" {
-		c.send("40")
-	} else {
-		c.send("40" + ns + ",")
-	}
-}
-
-// leave cuts a connection.
-func (w *modelSite) leave(n int) {
-	w.mu.Lock()
-	c := w.conn(n)
-	if c != nil {
-		c.left = true
-		w.tickLocked()
-	}
-	w.mu.Unlock()
-	if c != nil {
-		_ = c.pipe.Close()
-	}
-}
-
-// conn is called with the lock held.
-func (w *modelSite) conn(n int) *modelConn {
-	if len(w.conns) == 0 {
-		return nil
-	}
-	return w.conns[n%len(w.conns)]
-}
-
-// read is the client.
-func (c *modelConn) read() {
-	defer c.pipe.Close()
-	br := bufio.NewReaderSize(c.pipe, 512)
-	for {
-		line, err := br.ReadString('\n')
-		if err != nil {
-			return // refused is told by the handshake's handler
-		}
-		if strings.TrimSpace(line) == "" {
-			break
-		}
-	}
-	c.w.mu.Lock()
-	c.open = true
-	c.w.mu.Unlock()
-	for {
-		op, data, err := readModelFrame(br)
-		if err != nil {
-			c.w.cut(c, 1006)
-			return
-		}
-		switch op {
-		case 1:
-			c.hear(string(data))
-		case 8:
-			c.w.cut(c, int(binary.BigEndian.Uint16(data)))
-			return
-		}
-	}
-}
-
-func readModelFrame(br *bufio.Reader) (op byte, data []byte, err error) {
-	var head [2]byte
-	if _, err = io.ReadFull(br, head[:]); err != nil {
-		return 0, nil, err
-	}
-	n := int(head[1])
-	if n == 126 {
-		var long [2]byte
-		if _, err = io.ReadFull(br, long[:]); err != nil {
-			return 0, nil, err
-		}
-		n = int(binary.BigEndian.Uint16(long[:]))
-	}
-	data = make([]byte, n)
-	_, err = io.ReadFull(br, data)
-	return head[0] & 0xf, data, err
-}
-
-// hear takes a message of the server.
-func (c *modelConn) hear(text string) {
-	w := c.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !c.socketIO {
-		if strings.HasPrefix(text, `{"type":"connect"`) {
-			w.openedLocked(c.sockets["/"])
-		}
-		return
-	}
-	if strings.HasPrefix(text, "0{") {
-		if !c.late {
-			c.socketLocked("/")
-			c.sendJoin("/")
-		}
-		return
-	}
-	if len(text) < 2 || text[0] != '4' {
-		return
-	}
-	ns, rest := "/", text[2:]
-	if strings.HasPrefix(rest, "/") {
-		ns, rest, _ = strings.Cut(rest, ",")
-	}
-	s := c.sockets[ns]
-	switch text[1] {
-	case '0':
-		w.openedLocked(s)
-	case '1':
-		w.goneLocked(s)
-	case '4':
-		w.deniedLocked(s, rest)
-	}
 }

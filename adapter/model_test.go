@@ -66,7 +66,11 @@ func TestModel(t *testing.T) {
 				t.Parallel()
 				for !t.Failed() {
 					n := next.Add(1)
-					if n > count || !runModelSeed(t, first+uint64(n)) {
+					seed := first + uint64(n)
+					if n%2 == 0 {
+						seed |= modelMore
+					}
+					if n > count || !runModelSeed(t, seed) {
 						return
 					}
 				}
@@ -146,6 +150,7 @@ type modelOp struct {
 	what   string // key, user, namespace, point
 	d      time.Duration
 	choice int
+	age    int  // seconds: a MaxAge that is not that of all sessions
 	atOnce bool // the next one does not wait until this one waits or is done
 }
 
@@ -157,6 +162,11 @@ func (o modelOp) String() string {
 		if o.d != 0 {
 			s += fmt.Sprintf(", for %v", o.d)
 		}
+		if o.age != 0 {
+			s += fmt.Sprintf(", with a MaxAge of %d s", o.age)
+		}
+	case "elsewhere":
+		s = fmt.Sprintf("another program lets the session of browser %d live for %v", o.n, o.d)
 	case "logout", "me":
 		s = fmt.Sprintf("browser %d: %s", o.n, o.do)
 	case "set", "get":
@@ -166,13 +176,28 @@ func (o modelOp) String() string {
 		if o.d != 0 {
 			s += fmt.Sprintf(", and it expires in %v", o.d)
 		}
+		if o.age != 0 {
+			s += fmt.Sprintf(", and its MaxAge is %d s", o.age)
+		}
 	case "become":
 		s = fmt.Sprintf("browser %d: its session becomes that of %q", o.n, o.what)
 	case "steal":
 		s = fmt.Sprintf("browser %d takes the cookie of browser %d", o.n, o.choice)
 	case "dial":
-		kind := []string{"a plain socket", "a Socket.IO connection and \"/\"", "a Socket.IO connection"}[o.choice]
+		kind := []string{
+			"a plain socket", "a Socket.IO connection and \"/\"", "a Socket.IO connection",
+			"a connection that polls and \"/\"", "a connection that polls",
+		}[o.choice]
 		s = fmt.Sprintf("browser %d opens %s", o.n, kind)
+	case "upgrade":
+		s = fmt.Sprintf("connection %d goes on over a WebSocket", o.n)
+	case "poll":
+		s = fmt.Sprintf("connection %d polls", o.n)
+		if o.choice == 1 {
+			s = fmt.Sprintf("the next request of connection %d is late: it shows the cookie before", o.n)
+		}
+	case "intrude":
+		s = fmt.Sprintf("somebody in browser %d with %s has got hold of the id of connection %d", o.n, modelIntruders[o.choice], o.n)
 	case "join":
 		s = fmt.Sprintf("connection %d asks for %s", o.n, o.what)
 	case "leave":
@@ -344,6 +369,54 @@ func newModelSchedule(seed uint64) (modelConfig, []modelOp) {
 				1200*time.Millisecond, 1200*time.Millisecond, 3*time.Second, 11*time.Second)})
 		}
 	}
+	if seed&modelMore != 0 {
+		return moreModelSchedule(cfg, ops, rand.New(rand.NewPCG(seed, ^seed)))
+	}
+	return cfg, ops
+}
+
+// modelMore is a bit of seeds: an interleaving with it has, on top of what the
+// seed makes without, sessions that say when they end and another program that
+// works on them. So the kept seeds mean what they meant before there was that.
+const modelMore = 1 << 48
+
+func moreModelSchedule(cfg modelConfig, ops []modelOp, r *rand.Rand) (modelConfig, []modelOp) {
+	if cfg.tells = r.IntN(4) > 0; cfg.tells {
+		cfg.life = time.Duration([]int{1, 2, 3, 5, 8, 3600}[r.IntN(6)]) * time.Second
+		cfg.rolling = r.IntN(3) == 0
+	}
+	for i := range ops {
+		if o := &ops[i]; (o.do == "login" || o.do == "role") && r.IntN(5) == 0 {
+			o.age = []int{1, 2, 4, 10}[r.IntN(4)]
+		}
+	}
+	insert := func(o modelOp) { ops = slices.Insert(ops, 1+r.IntN(len(ops)), o) }
+	if r.IntN(2) == 0 {
+		for i := range ops {
+			if o := &ops[i]; o.do == "dial" && o.choice != dialPlain && r.IntN(3) > 0 {
+				o.choice += dialPolls - dialSocketIO
+			}
+		}
+		for range 2 + r.IntN(6) {
+			switch n := r.IntN(4); r.IntN(6) {
+			case 0:
+				insert(modelOp{do: "upgrade", n: n})
+			case 1:
+				insert(modelOp{do: "poll", n: n})
+			case 2, 3:
+				insert(modelOp{do: "poll", n: n, choice: 1})
+			default:
+				insert(modelOp{do: "intrude", n: n, choice: r.IntN(len(modelIntruders))})
+			}
+		}
+	}
+	for range r.IntN(4) {
+		o := modelOp{do: "elsewhere", n: r.IntN(3)}
+		if r.IntN(3) > 0 {
+			o.d = time.Duration(1+r.IntN(10)) * time.Second
+		}
+		insert(o)
+	}
 	return cfg, ops
 }
 
@@ -395,7 +468,7 @@ func (w *modelSite) do(o modelOp) {
 	}
 	switch o.do {
 	case "login":
-		page("POST", "/login", "user="+o.what+"&for="+o.d.String())
+		page("POST", "/login", fmt.Sprintf("user=%s&for=%v&age=%d", o.what, o.d, o.age))
 	case "logout":
 		page("POST", "/logout", "")
 	case "me":
@@ -405,15 +478,23 @@ func (w *modelSite) do(o modelOp) {
 	case "get":
 		page("GET", "/get", "key="+o.what)
 	case "role":
-		page("POST", "/role", "for="+o.d.String())
+		page("POST", "/role", fmt.Sprintf("for=%v&age=%d", o.d, o.age))
 	case "become":
 		page("POST", "/become", "user="+o.what)
 	case "steal":
 		w.mu.Lock()
-		b.cookie = w.browsers[o.choice].cookie
+		b.setLocked(w.browsers[o.choice].cookie)
 		w.mu.Unlock()
+	case "elsewhere":
+		w.elsewhere(cookie, o.d)
 	case "dial":
-		w.dial(b, o.choice > 0, o.choice == 2)
+		w.dial(b, o.choice)
+	case "upgrade":
+		w.upgrade(o.n)
+	case "poll":
+		w.poll(o.n, o.choice == 1)
+	case "intrude":
+		w.intrude(o.n, b, o.choice)
 	case "join":
 		w.join(o.n, o.what)
 	case "leave":
@@ -501,6 +582,7 @@ func (w *modelSite) end() {
 	time.Sleep(patience + 2*modelSlack)
 	w.rest()
 	for _, c := range w.conns {
+		w.poll(c.n, false)
 		for _, ns := range []string{"/", "/b"} {
 			w.emit(c.n, ns, "event", "")
 		}
@@ -523,7 +605,7 @@ func (w *modelSite) end() {
 		panic(err)
 	}
 	for _, c := range w.conns {
-		_ = c.pipe.Close()
+		c.cut()
 		close(c.out)
 		c.done.Wait()
 	}

@@ -94,17 +94,18 @@ type modelRow struct {
 	at      time.Time
 	present bool
 	until   time.Time // the store forgets it
+	ends    time.Time // when it says that it will be forgotten; zero if it does not
 	user    string
 	version int
 	expires time.Time
 	values  map[any]any
-	told    bool // by a save, as opposed to being forgotten
 }
 
 // A modelEnd is the end of a session by a call.
 type modelEnd struct {
 	span
 	how     string
+	begun   time.Time // of a login
 	at      time.Time // of the return, or the call of a login that has not
 	quiet   int       // of the return
 	failed  bool      // it has not ended after all
@@ -220,14 +221,29 @@ func (t *truth) sessionLocked(id string) *modelSession {
 }
 
 // setRowLocked is a write of the store.
-func (t *truth) setRowLocked(id string, values map[any]any, until time.Time) {
+func (t *truth) setRowLocked(id string, values map[any]any, until, ends time.Time) {
 	s := t.sessionLocked(id)
-	r := &modelRow{from: t.tickLocked(), at: time.Now(), present: values != nil, until: until, values: values, told: true}
+	r := &modelRow{from: t.tickLocked(), at: time.Now(), present: values != nil, until: until, ends: ends, values: values}
 	if values != nil {
 		r.user, r.version, r.expires = sessionUser(valuesOf(values))
 	}
 	s.rows = append(s.rows, r)
-	t.noteLocked("store: %s is %q, version %d, expires %s, present %v", id, r.user, r.version, t.when(r.expires), r.present)
+	t.noteLocked("store: %s is %q, version %d, expires %s, present %v until %s", id, r.user, r.version, t.when(r.expires), r.present, t.when(until))
+}
+
+// elsewhere is what another program does to a session in the database, without a
+// word: it lets it live for so long from now, or not at all.
+func (t *truth) elsewhere(id string, life time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, there := t.rowLocked(id); !there {
+		return
+	}
+	s := t.sessions[id]
+	r := *s.rows[len(s.rows)-1]
+	r.from, r.at, r.until = t.tickLocked(), time.Now(), time.Now().Add(life)
+	s.rows = append(s.rows, &r)
+	t.noteLocked("store: %s is there until %s", id, t.when(r.until))
 }
 
 func (t *truth) when(at time.Time) string {
@@ -288,7 +304,7 @@ func (t *truth) ends(id, how string) (done func()) {
 func (t *truth) logsIn(old, shown, user, address string) (e *modelEnd, done func(next string, err error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e = &modelEnd{span: span{from: t.tickLocked()}, how: "login", at: time.Now(), user: user, address: address, old: old, shown: shown}
+	e = &modelEnd{span: span{from: t.tickLocked()}, how: "login", begun: time.Now(), at: time.Now(), user: user, address: address, old: old, shown: shown}
 	if old != "" {
 		s := t.sessionLocked(old)
 		s.ends = append(s.ends, e)
@@ -299,6 +315,7 @@ func (t *truth) logsIn(old, shown, user, address string) (e *modelEnd, done func
 		defer t.mu.Unlock()
 		e.to, e.at, e.quiet = t.tickLocked(), time.Now(), t.quiet
 		e.next, e.failed = next, err != nil
+		t.mayReplaceLocked(e)
 		t.noteLocked("login of %s in the place of %q is done: %s %v", user, old, next, err)
 	}
 }
@@ -314,18 +331,24 @@ func (t *truth) madeLocked(id string, e *modelEnd) {
 	for _, earlier := range certain {
 		earlier.ends = append(earlier.ends, e)
 	}
+	e.next = id
+	t.mayReplaceLocked(e)
+}
+
+// mayReplaceLocked notes a login in the place of those sessions that it may have
+// replaced, too: by what its cookie showed, where its page has found nothing, as only
+// some stores say what it was that had ended; and what other logins have put there
+// while it was under way.
+func (t *truth) mayReplaceLocked(e *modelEnd) {
 	maybe := t.inPlaceLocked(e.shown, e.address, false)
 	if before := t.sessions[e.shown]; before != nil && e.shown != e.old {
 		maybe = append(maybe, before)
 	}
-	for _, earlier := range maybe {
-		if !slices.Contains(certain, earlier) {
-			// The page has found nothing. Only some stores say what it was that
-			// had ended: it may be meant or not.
-			earlier.ends = append(earlier.ends, &modelEnd{span: span{from: e.from}, how: e.how, at: e.at, next: id, user: e.user, address: e.address})
+	for _, s := range maybe {
+		if s.id != e.next && !slices.ContainsFunc(s.ends, func(o *modelEnd) bool { return o == e || o.next == e.next }) {
+			s.ends = append(s.ends, &modelEnd{span: span{from: e.from}, how: e.how, at: e.at, next: e.next, user: e.user, address: e.address})
 		}
 	}
-	e.next = id
 }
 
 // inPlaceLocked returns the sessions that logins from an address have put in the
@@ -352,17 +375,27 @@ func (t *truth) inPlaceLocked(id, address string, certain bool) (all []*modelSes
 	return all
 }
 
-// endsToo notes that a logout, which began at a tick, may have ended what logins have
-// put in its session's place.
-func (t *truth) endsToo(id, address string, from int) {
+// endsToo notes that a logout may end what logins have put in the place of the
+// session that it shows, or put there until it is done.
+func (t *truth) endsToo(shown, address string) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sessions[id] == nil {
-		return
-	}
-	for _, next := range t.inPlaceLocked(id, address, false) {
-		// If the login was done when the logout looked.
+	from := t.tickLocked()
+	known := t.inPlaceLocked(shown, address, false)
+	end := func(next *modelSession) {
 		next.ends = append(next.ends, &modelEnd{span: span{from: from}, how: "logout", at: time.Now()})
+	}
+	for _, next := range known {
+		end(next)
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, next := range t.inPlaceLocked(shown, address, false) {
+			if !slices.Contains(known, next) {
+				end(next)
+			}
+		}
 	}
 }
 
@@ -384,6 +417,13 @@ func (t *truth) revoked(by, value string) (done func()) {
 // nobodyLocked reports whether a page with this session may have found nobody
 // from one moment to another.
 func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
+	return t.overLocked(s, from, to) || slices.ContainsFunc(s.rows, func(r *modelRow) bool {
+		return r.user == "" && r.span(s, slices.Index(s.rows, r)).overlaps(from, to)
+	})
+}
+
+// overLocked reports whether a page with this session may have found none.
+func (t *truth) overLocked(s *modelSession, from, to int) bool {
 	if s == nil || len(s.rows) == 0 {
 		return true
 	}
@@ -399,7 +439,7 @@ func (t *truth) nobodyLocked(s *modelSession, from, to int) bool {
 		return true
 	}
 	for i, r := range s.rows {
-		if r.span(s, i).overlaps(from, to) && (!r.present || r.user == "" || !r.until.After(time.Now())) {
+		if r.span(s, i).overlaps(from, to) && (!r.present || !r.until.After(time.Now())) {
 			return true
 		}
 	}
@@ -587,25 +627,35 @@ func (t *truth) runs(r *http.Request, replay bool) (began int, done func(good bo
 	if c, err := r.Cookie("sid"); err == nil {
 		cookie = c.Value
 	}
-	key := r.URL.Path + " " + withoutModelPort(r.RemoteAddr) + " " + cookie
+	key := r.URL.Path + r.Header.Get("Upgrade") + " " + withoutModelPort(r.RemoteAddr) + " " + cookie
+	show, _ := r.Context().Value(modelShow{}).(*modelShow)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &modelPass{span: span{from: t.tickLocked()}, session: cookie, began: time.Now(), replay: replay}
+	p := &modelPass{span: span{from: t.tickLocked()}, session: cookie, began: time.Now(), replay: replay && show == nil}
+	if show != nil {
+		show.asked.from = p.from
+	}
 	t.passes[key] = append(t.passes[key], p)
 	t.noteLocked("pass %s, replay %v, begins", key, replay)
 	return p.from, func(good bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		p.to, p.ended, p.good = t.tickLocked(), time.Now(), good
+		if show != nil {
+			show.asked.to, show.at = p.to, p.ended
+		}
 		t.noteLocked("pass %s, replay %v, is done: %v", key, replay, good)
 	}
 }
 
 // passesOf are the passes that may have been a socket's.
 func (t *truth) passesOf(k *modelSocket) (all []*modelPass) {
-	path := "/socket.io/ws"
-	if k.conn.socketIO {
+	path := "/socket.io/wswebsocket"
+	switch {
+	case k.conn.polls != nil:
 		path = "/socket.io/"
+	case k.conn.socketIO:
+		path = "/socket.io/websocket"
 	}
 	for _, id := range append(idsOf(t.chainLocked(k)), k.conn.cookie) {
 		all = append(all, t.passes[path+" "+k.conn.address+" "+id]...)
@@ -620,15 +670,19 @@ func idsOf(chain []*modelSession) (ids []string) {
 	return ids
 }
 
-// chainLocked is the session of a socket's handshake and, behind it, those that
-// logins have put in its place: several, if they came at once.
-func (t *truth) chainLocked(k *modelSocket) (chain []*modelSession) {
-	if s := t.sessions[k.conn.cookie]; s != nil {
+// chainLocked are the sessions that a socket's connection may ever have been bound
+// to, that of the handshake first.
+func (t *truth) chainLocked(k *modelSocket) []*modelSession { return t.boundLocked(k.conn, 0) }
+
+// followedLocked is the session that a cookie names and, behind it, those that logins
+// have put in its place for sockets from an address: several, if they came at once.
+func (t *truth) followedLocked(cookie, address string) (chain []*modelSession) {
+	if s := t.sessions[cookie]; s != nil {
 		chain = append(chain, s)
 	}
 	for i := 0; i < len(chain); i++ {
 		for _, e := range chain[i].ends {
-			if next := t.sessions[e.next]; next != nil && e.address == k.conn.address && !slices.Contains(chain, next) {
+			if next := t.sessions[e.next]; next != nil && e.address == address && !slices.Contains(chain, next) {
 				chain = append(chain, next)
 			}
 		}
@@ -645,9 +699,10 @@ const (
 
 // Bounds of the library.
 const (
-	modelGap     = 250 * time.Millisecond
-	modelRetry   = 5 * time.Second
-	modelTimeout = 10 * time.Second
+	modelGap      = 250 * time.Millisecond
+	modelRetry    = 5 * time.Second
+	modelTimeout  = 10 * time.Second
+	modelEndGrain = 3 * time.Second // for which a session may outlive what it says, until it is not believed
 )
 
 // follows is how long a socket may take to follow what has changed at a time. It
@@ -680,6 +735,25 @@ func (t *truth) late(now trouble, at, since time.Time, told bool) bool {
 	return at.Sub(since) > bound+modelGrain+modelSlack
 }
 
+// forgottenLateLocked reports whether sockets should know by now that the store
+// has forgotten a session. They are told by nobody; but where it says when it ends
+// they look then, and for a while after, once a second.
+func (t *truth) forgottenLateLocked(r *modelRow) bool {
+	end, kept := r.ends, r.until.Sub(r.ends)
+	if r.ends.IsZero() || kept > modelEndGrain {
+		return t.lateLocked(r.until, false)
+	}
+	if kept > 0 {
+		end = r.until.Add(modelEndGrain / 3)
+	} else if t.lateLocked(r.until, false) {
+		return true
+	}
+	if t.busyAt(r.at) && t.lastBusy.After(r.ends) {
+		end = t.lastBusy.Add(modelEndGrain / 3) // one was under way at the end
+	}
+	return t.lateLocked(end, true)
+}
+
 // turn checks who acts in a turn of a socket.
 func (t *truth) turn(ctx context.Context, k *modelSocket, where string) {
 	id, _ := adapter.IdentityOf(ctx)
@@ -701,7 +775,10 @@ func (t *truth) turn(ctx context.Context, k *modelSocket, where string) {
 
 func (k *modelSocket) String() string {
 	kind := "plain"
-	if k.conn.socketIO {
+	switch {
+	case k.conn.polls != nil:
+		kind = "polls"
+	case k.conn.socketIO:
 		kind = "Socket.IO"
 	}
 	return fmt.Sprintf("socket %d%s (%s)", k.conn.n, strings.TrimSuffix(k.ns, "/"), kind)
@@ -730,6 +807,14 @@ func (t *truth) mayActLocked(k *modelSocket, id *adapter.Identity) (why string) 
 		return "that is not its session"
 	}
 	s := chain[at]
+	if left, certain := t.leavesLocked(k.conn, s); !left.IsZero() {
+		switch late := t.lateLocked(left, true); {
+		case late && certain:
+			return fmt.Sprintf("its connection has left session %s long ago", s.id)
+		case !late:
+			return "" // it is on its way to another session of the same user
+		}
+	}
 	for _, e := range s.ends {
 		switch {
 		case e.to == 0 || e.failed || !t.restLocked(e.quiet, e.at):
@@ -785,6 +870,9 @@ func (t *truth) mayActLocked(k *modelSocket, id *adapter.Identity) (why string) 
 // mayBeNobodyLocked is mayActLocked for a turn of nobody.
 func (t *truth) mayBeNobodyLocked(k *modelSocket, chain []*modelSession) (why string) {
 	s := chain[0]
+	if s.id != k.conn.cookie {
+		return "" // a nobody who came without a session
+	}
 	if k.opened == 0 {
 		if !t.nobodyLocked(s, k.conn.dialed, t.last) {
 			return fmt.Sprintf("session %s has always been somebody's", s.id)
@@ -860,7 +948,7 @@ func (t *truth) rowLate(s *modelSession, id *adapter.Identity) (why string) {
 				until = s.rows[i+1].at
 			}
 			why = ""
-			if id != nil && !time.Now().Before(r.until) && until.Equal(r.until) && t.lateLocked(r.until, false) {
+			if id != nil && !time.Now().Before(r.until) && until.Equal(r.until) && t.forgottenLateLocked(r) {
 				why = fmt.Sprintf("the store has forgotten %s", s.id)
 			}
 			continue
@@ -976,11 +1064,11 @@ func (t *truth) overdue(conns []*modelConn) {
 	defer t.mu.Unlock()
 	for _, c := range conns {
 		for _, k := range c.sockets {
-			if k.opened == 0 || k.gone || c.left {
+			if k.opened == 0 || k.gone || c.left || c.polls.deafLocked() {
 				continue
 			}
 			chain := t.chainLocked(k)
-			if len(chain) != 1 || !t.aliveLocked(chain[0], k) {
+			if len(chain) != 1 || chain[0].id != c.cookie || !t.aliveLocked(chain[0], k) {
 				continue
 			}
 			s := chain[0]
@@ -990,12 +1078,15 @@ func (t *truth) overdue(conns []*modelConn) {
 				}
 			}
 			r := s.rows[len(s.rows)-1]
-			forgotten := !time.Now().Before(r.until) && !t.lastBusy.Before(r.at)
+			forgotten := !time.Now().Before(r.until) && (!t.lastBusy.Before(r.at) || k.lastUser != r.user)
 			if t.cfg.anonymous && (forgotten || !t.outageEnded.Before(r.at)) {
 				continue // it may have been nobody's before and after, and nobody has seen it meanwhile
 			}
 			if len(s.ends) == 0 && !t.revokedLocked(s, t.last) && r.user != "" && !r.expires.IsZero() && time.Since(r.expires) > modelGrain+modelSlack && t.lateLocked(r.at, true) {
 				t.wrongLocked("%v is open, and session %s has expired", k, s.id)
+			}
+			if len(s.ends) == 0 && r.user != "" && r.present && !time.Now().Before(r.until) && t.forgottenLateLocked(r) {
+				t.wrongLocked("%v is open, and the store has forgotten session %s", k, s.id)
 			}
 		}
 	}
@@ -1031,6 +1122,9 @@ var modelCodes = map[adapter.Reason]int{
 func (t *truth) cut(c *modelConn, code int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if c.polls != nil && (code == 1000 || code == 1008) {
+		code = 0 // it was over when the WebSocket was to take over
+	}
 	c.open, c.code = false, code
 	t.noteLocked("connection %d is closed with %d", c.n, code)
 	for _, k := range c.sockets {
@@ -1071,10 +1165,13 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 			from = min(from, p.from)
 		}
 	}
-	chain := t.chainLocked(k)
+	if p := k.conn.polls; p != nil && p.deaf != 0 {
+		from = min(from, p.deaf) // its client may have heard too late of it
+	}
+	chain := t.boundLocked(k.conn, from)
 	switch r {
 	case adapter.ReasonTransportClose, adapter.ReasonTransportError:
-		return k.conn.left
+		return k.conn.left || t.intrudesLocked(k.conn)
 	case adapter.ReasonShutdown:
 		return t.over
 	case adapter.ReasonSessionEnded:
@@ -1108,6 +1205,9 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 				if i+1 == len(s.rows) || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) {
 					return true
 				}
+			}
+			if t.saidLocked(k, s, from, to) {
+				return true
 			}
 		}
 	case adapter.ReasonStale:
@@ -1153,7 +1253,7 @@ func (t *truth) endsLocked(k *modelSocket, s *modelSession, from, to int) bool {
 		}
 	}
 	for i, r := range s.rows {
-		if r.span(s, i).overlaps(from, to) && !r.until.After(k.goneAt) {
+		if r.span(s, i).overlaps(from, to) && !r.until.After(k.goneAt) && !r.toldLocked(k) {
 			return true // the store has forgotten it
 		}
 		if r.span(s, i).overlaps(from, to) && !r.present && len(s.ends) == 0 {
@@ -1162,6 +1262,33 @@ func (t *truth) endsLocked(k *modelSocket, s *modelSession, from, to int) bool {
 	}
 	return t.anotherLocked(k, s, from, to)
 }
+
+// saidLocked reports whether a socket may have ended because its session is over
+// that said so before: as far as the socket has heard, and if the store does not say
+// otherwise.
+func (t *truth) saidLocked(k *modelSocket, s *modelSession, from, to int) bool {
+	gone := t.revokedLocked(s, to) || slices.ContainsFunc(s.rows, func(r *modelRow) bool {
+		return r.span(s, slices.Index(s.rows, r)).overlaps(from, to) && !r.until.After(k.goneAt)
+	})
+	for i, r := range s.rows {
+		if r.ends.IsZero() || r.ends.After(k.goneAt) || !gone && !k.goneIn.busyAt(r.ends) {
+			continue
+		}
+		if i+1 == len(s.rows) || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) || k.goneIn.busyAt(s.rows[i+1].at) {
+			return true
+		}
+	}
+	return false
+}
+
+// toldLocked reports whether a socket certainly knew that the session was to end
+// before it did.
+func (r *modelRow) toldLocked(k *modelSocket) bool {
+	return !r.ends.IsZero() && k.goneAt.Sub(r.ends) >= time.Millisecond && r.until.Sub(r.ends) <= modelEndGrain && !k.goneIn.busyAt(r.at)
+}
+
+// busyAt reports whether there was trouble at a time or later.
+func (in trouble) busyAt(at time.Time) bool { return in.busy > 0 || !in.lastBusy.Before(at) }
 
 // anotherLocked reports whether the session had become another's, or nobody's.
 func (t *truth) anotherLocked(k *modelSocket, s *modelSession, from, to int) bool {
@@ -1225,6 +1352,7 @@ func (t *truth) refusedLocked(k *modelSocket, code int) {
 			}
 		case 4410:
 			ok = ok || t.refusalLocked(s, http.StatusUnauthorized, from, to)
+			ok = ok || s != nil && slices.ContainsFunc(s.rows, func(r *modelRow) bool { return !r.ends.IsZero() && !r.ends.After(time.Now()) })
 		case 1013:
 			ok = ok || t.failedLocked(from, to) || t.busy > 0 || t.lastBusy.After(t.start)
 		}

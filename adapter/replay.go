@@ -183,12 +183,12 @@ func (f *follower) ran(b *binding, p *pass, o outcome, tellings uint64) {
 		}
 	default:
 		b.stale = 0
-		if b.ends != 0 && f.now() >= b.ends+endGrain {
+		if b.ends != 0 && b.ran >= b.ends+endGrain { // when it began: it may have taken long
 			b.ends = 0
 		}
-		if p != nil {
+		if p != nil && !b.again { // else it may have read what was before
 			if l := p.session(); l != nil && l.id == b.sessionID {
-				b.extendLocked(l.expires)
+				b.toldLocked(l)
 			}
 		}
 		if every := f.srv.cfg.Revalidate; every > 0 {
@@ -232,6 +232,10 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 		}
 	case admitted:
 		found := p.found()
+		if b.sessionID == "" && found.sessionID != "" {
+			f.discover(sockets, p, found)
+			return
+		}
 		for _, s := range sockets {
 			if s.ns.admits(p.identity) != nil {
 				if s.Identity() == nil {
@@ -242,6 +246,19 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 			}
 			s.setIdentity(found, gone)
 		}
+	}
+}
+
+// discover binds sockets to a session that they have shown and that was not there
+// when they connected, or that the store could not find then: it may be ended from
+// here on, and whoever ends it has to find them. Who they are by it says the replay
+// that follows.
+func (f *follower) discover(sockets []*Socket, p *pass, found *admission) {
+	for _, s := range sockets {
+		adm := *found
+		adm.mount, adm.shake, adm.ref, adm.ends = s.mount, s.shake.Load(), p.session().ref(), p.session().expires
+		adm.bind(p.req, f.srv.cfg.Cookie)
+		f.rebind(s, &adm)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-contrib/sessions"
+	"github.com/gin-gonic/gin"
 	gsessions "github.com/gorilla/sessions"
 	"github.com/gorilla/websocket"
 
@@ -121,6 +123,102 @@ func TestSessionExpiry(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSessionShortened: a session that is given less than it had ends when it says
+// so, and not when it said before.
+func TestSessionShortened(t *testing.T) {
+	st := newLedger(10 * time.Minute)
+	var runs atomic.Int32
+	inBubble(t, adapter.Config{Revalidate: -1}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+		w := b.tab(st.begin())
+		time.Sleep(time.Minute)
+		st.extend(30 * time.Second)
+		if err := b.srv.Refresh(t.Context(), adapter.BySession("a")); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := <-w.ended; !websocket.IsCloseError(err, 4410) {
+			t.Errorf("ended with %v, want 4410", err)
+		}
+		if after := time.Since(began); after < 30*time.Second || after > 31*time.Second {
+			t.Errorf("ended after %v, want 30 s", after)
+		}
+	})
+}
+
+// TestSessionExpiresWhileAsked: the chain may take so long that the session which it
+// has loaded is long over, and then nobody would look again.
+func TestSessionExpiresWhileAsked(t *testing.T) {
+	for _, asked := range []string{"in the handshake", "in a replay"} {
+		t.Run(asked, func(t *testing.T) {
+			st := newLedger(10 * time.Minute)
+			var runs atomic.Int32
+			var slow atomic.Bool
+			setup := func(srv *adapter.Server) {
+				rolls(st, &runs)(srv)
+				srv.Use(func(c *gin.Context) {
+					if slow.Swap(false) {
+						sessions.Default(c).Get("usher.user") // from here on it is loaded
+						time.Sleep(9 * time.Second)
+					}
+				})
+			}
+			inBubble(t, adapter.Config{Revalidate: -1}, setup, func(t *testing.T, b *bubble) {
+				header := st.begin()
+				var w *tab
+				if asked == "in the handshake" {
+					st.extend(2 * time.Second)
+					slow.Store(true)
+					w = b.tab(header)
+				} else {
+					w = b.tab(header)
+					time.Sleep(time.Second)
+					st.extend(2 * time.Second)
+					slow.Store(true)
+					if err := b.srv.Refresh(t.Context(), adapter.BySession("a")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				select {
+				case err := <-w.ended:
+					if !websocket.IsCloseError(err, 4409, 4410) {
+						t.Errorf("ended with %v, want 4409 or 4410", err)
+					}
+				case <-time.After(time.Minute):
+					t.Error("the socket has outlived its session by a minute")
+				}
+			})
+		})
+	}
+}
+
+// TestSessionFoundLate: a store that hides that its database is away lets somebody in
+// as nobody. Once it finds the session, they are who it says, and it can be ended.
+func TestSessionFoundLate(t *testing.T) {
+	st := newLedger(10 * time.Minute)
+	var runs atomic.Int32
+	inBubble(t, adapter.Config{}, rolls(st, &runs), func(t *testing.T, b *bubble) {
+		header := st.begin()
+		there := st.of["a"]
+		st.forget()
+		w := b.tab(header)
+		st.mu.Lock()
+		st.of["a"] = there
+		st.mu.Unlock()
+		time.Sleep(time.Minute)
+		if n, err := b.srv.Revoke(t.Context(), adapter.BySession("a")); n != 1 || err != nil {
+			t.Errorf("Revoke has closed %d sockets (%v), want 1", n, err)
+		}
+		select {
+		case err := <-w.ended:
+			if !websocket.IsCloseError(err, 4409) {
+				t.Errorf("ended with %v, want 4409", err)
+			}
+		case <-time.After(time.Second):
+			t.Error("the socket has outlived its session")
+		}
+	})
 }
 
 // TestSessionEndedBeforeItExpired: what ends a session before its time is a logout.
