@@ -22,6 +22,7 @@ import (
 	"github.com/gin-contrib/timeout"
 	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
+	gocache "github.com/robfig/go-cache"
 	"github.com/ulule/limiter/v3"
 	ginlimiter "github.com/ulule/limiter/v3/drivers/middleware/gin"
 	"github.com/ulule/limiter/v3/drivers/store/memory"
@@ -235,15 +236,11 @@ func TestP18CachesOfPagesAreRefused(t *testing.T) {
 	s.open(t, polling, "").echoes()
 }
 
-// newPageCache is the cache of gin-contrib/cache in memory. It is kept: its janitor
-// races with its own finalizer.
+// newPageCache is the cache of gin-contrib/cache in memory as NewInMemoryStore makes
+// it, without a janitor: that one's finalizer races with its start.
 func newPageCache() *persistence.InMemoryStore {
-	pages := persistence.NewInMemoryStore(time.Minute)
-	pageCaches.Store(pages, true)
-	return pages
+	return &persistence.InMemoryStore{Cache: *gocache.New(time.Minute, 0)}
 }
-
-var pageCaches sync.Map
 
 func TestP18NaiveCacheHandsOutSomebodyElsesPoll(t *testing.T) {
 	t.Parallel()
