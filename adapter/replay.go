@@ -77,7 +77,7 @@ func (f *follower) staleLocked(b *binding, began time.Duration) map[*Socket]Reas
 	for _, s := range b.sockets {
 		switch age := f.now() - s.checked; {
 		case s.checked > began && age < replayTimeout:
-		case ended && s.shake.Load().token() == "":
+		case ended && s.Identity() != nil && s.shake.Load().token() == "":
 			stale[s] = ReasonExpired
 		case late && age >= f.srv.cfg.MaxStale:
 			stale[s] = ReasonStale

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	gsessions "github.com/gorilla/sessions"
+
 	"github.com/gin-usher/usher/adapter/internal/engine"
 )
 
@@ -67,8 +69,11 @@ func gapOf(life time.Duration) time.Duration {
 // used is told that the client of s has sent an event. It does not wait.
 func (r *roller) used(s *Socket) {
 	ref, id := s.session()
-	if id == "" || ref.store == nil || ref.store.inCookie.Load() {
+	switch {
+	case id == "" || ref.store == nil && ref.tokens == nil:
 		return
+	case ref.store != nil && ref.store.inCookie.Load() && s.Session().carrier() == nil:
+		return // nobody brings the browser another cookie
 	}
 	now := r.srv.follow.now()
 	r.mu.Lock()
@@ -147,17 +152,25 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 		return 0, err
 	}
 	defer unlock()
+	ref, now := h.s.session()
+	if now != id {
+		return 0, nil // its sockets follow another one by now
+	}
+	if ref.tokens != nil {
+		life, ends, err := ref.tokens.touch(ctx, id)
+		h.srv.follow.extend(id, ends)
+		return life, err
+	}
 	got, req, err := h.load(ctx)
 	if err != nil {
 		return 0, err
 	}
-	ref, _ := h.s.session()
 	switch {
 	case sessionID(got) != id:
-		return 0, nil // its sockets follow another one by now
+		return 0, nil
 	case got.ID == "":
 		ref.store.foundInCookie() // since before a restart
-		return 0, nil
+		return h.touchCookie(ctx, id, keptOptions(got))
 	}
 	maxAge := keptOptions(got).MaxAge
 	life = time.Duration(maxAge) * time.Second
@@ -165,14 +178,14 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 		if err := t.Touch(ctx, id, maxAge); err != nil {
 			return 0, fmt.Errorf("adapter: touch session: %w", err)
 		}
-		h.srv.follow.extend(id, life)
+		h.extended(id, life)
 		return life, nil
 	}
 	header, err := h.save(req, id, got)
 	if err != nil {
 		return 0, err
 	}
-	h.srv.follow.extend(id, life)
+	h.extended(id, life)
 	for _, c := range setCookies(header) {
 		if c.Name == ref.name {
 			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
@@ -181,12 +194,28 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 	return life, nil
 }
 
-// extend notes for how long a session lives from now; zero is until its browser ends.
-func (f *follower) extend(id string, life time.Duration) {
-	if life <= 0 {
-		return
+// touchCookie extends a session that lives in the cookie of a connection that polls.
+func (h *Session) touchCookie(ctx context.Context, id string, o *gsessions.Options) (life time.Duration, err error) {
+	conn := h.carrier()
+	if conn == nil || o.MaxAge <= 0 {
+		return 0, nil
 	}
-	ends := time.Now().Add(life)
+	err = h.updateCookie(ctx, conn, id, func(Values) error { return nil })
+	if errors.Is(err, ErrReadOnlySession) {
+		return 0, nil // a page has just saved it
+	}
+	return time.Duration(o.MaxAge) * time.Second, err
+}
+
+// extended notes for how long a session lives from now; zero is until its browser ends.
+func (h *Session) extended(id string, life time.Duration) {
+	if life > 0 {
+		h.srv.follow.extend(id, time.Now().Add(life))
+	}
+}
+
+// extend notes when a session ends.
+func (f *follower) extend(id string, ends time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {

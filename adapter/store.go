@@ -28,6 +28,7 @@ const (
 	keyProvider = "usher.provider"
 	keyAt       = "usher.at"      // when, in Unix nanoseconds
 	keyOptions  = "usher.options" // the session's, as JSON, where they are not the store's
+	keyIdle     = "usher.idle"    // for how long one of a TokenStore lives unless it is used, in milliseconds
 	keyExpires  = "usher.expires" // when the store is to forget it, in Unix milliseconds
 )
 

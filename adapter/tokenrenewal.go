@@ -203,6 +203,12 @@ func (s *Server) renewed(c *gin.Context, r *http.Request, v *visit) {
 		if len(done.from) > 0 {
 			s.followRenewal(c, r, v, done)
 		}
+		if cookie := cookieOf(done.to, c.Writer.Header()); cookie != nil && v.user != "" && visitorOf(r) != "" {
+			s.followVisitor(r, &loaded{tokens: done.store, id: done.to, name: cookie.Name, cookie: cookie.Value})
+			if !c.Writer.Written() {
+				unlink(c)
+			}
+		}
 		for _, token := range done.unsettled {
 			done.store.settled(token)
 		}

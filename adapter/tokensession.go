@@ -67,6 +67,25 @@ func (st *tokenStore) update(ctx context.Context, token string, f func(Values) e
 	return st.write(ctx, token, next, got.expires())
 }
 
+// touch lets a session live for as long again as it may be idle, but not beyond its
+// deadline. life is zero for one that may be idle until then.
+func (st *tokenStore) touch(ctx context.Context, token string) (life time.Duration, ends time.Time, err error) {
+	got, err := st.load(ctx, token)
+	if err != nil {
+		return 0, ends, err
+	}
+	ms, _ := got.values[keyIdle].(string)
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, ends, nil
+	}
+	life = time.Duration(n) * time.Millisecond
+	if ends = time.Now().Add(life); got.deadline.Before(ends) {
+		ends = got.deadline
+	}
+	return life, ends, st.write(ctx, token, got, ends)
+}
+
 // save writes what a visit commits, where l is the session as it knows it and stored
 // as the store does, nil if they do not. It returns what the visit knows from then on.
 func (st *tokenStore) save(ctx context.Context, l *loaded, stored *tokenSession, token string, b []byte, expiry time.Time) (now *loaded, err error) {
@@ -79,6 +98,10 @@ func (st *tokenStore) save(ctx context.Context, l *loaded, stored *tokenSession,
 	next, fresh, err := st.next(visitOf(ctx), l, seen, stored)
 	if err != nil {
 		return nil, err
+	}
+	delete(next.values, keyIdle)
+	if idle := expiry.Sub(began); expiry.Before(seen.deadline) && idle > 0 {
+		next.values[keyIdle] = strconv.FormatInt(idle.Milliseconds(), 10)
 	}
 	if l != nil && l.view != nil && !l.view.saved.IsZero() {
 		began, fresh = l.view.saved, fresh || l.view.fresh

@@ -38,7 +38,7 @@ func visitorOf(r *http.Request) visitorLink {
 // link gives the visitor behind a handshake a cookie, if nobody was named by
 // anything and a login may follow.
 func (s *Server) link(adm *admission, r *http.Request) {
-	if len(s.stores) == 0 || adm.refusal != nil || !adm.isNobody() {
+	if len(s.stores)+len(s.tokenStores) == 0 || adm.refusal != nil || !adm.isNobody() {
 		return
 	}
 	if adm.visitor = visitorOf(r); adm.visitor != "" {

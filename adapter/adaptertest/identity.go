@@ -25,7 +25,7 @@ type Subject struct {
 
 	// InCookie says that sessions are kept in the client's cookie. A socket sees
 	// the one that it was opened with; over polling, that of the last request. It
-	// cannot extend them.
+	// extends them over polling alone.
 	InCookie bool
 
 	// AtInterval says that the server is told nothing of these sessions: sockets
@@ -34,8 +34,7 @@ type Subject struct {
 	AtInterval bool
 
 	// Foreign says that sessions are another package's: a page whose session cannot
-	// be loaded or saved gets that package's answer, 500. A socket in use does not
-	// extend them, and one of a visitor without a session does not follow a login.
+	// be loaded or saved gets that package's answer, 500.
 	Foreign bool
 }
 
@@ -186,10 +185,9 @@ func (r *row) firstVisit() {
 	one, two, others := b.Connect(r.way), b.Connect(r.way), other.Connect(r.way)
 	r.wantUser(one, "")
 	b.MustPost("/login?user=alice")
-	if r.Foreign {
-		// It is Server.Login that looks for sockets of a browser without a
-		// session. Of another login nobody is told: the socket stays the
-		// visitor's, or is over where the browser shows another cookie.
+	if r.AtInterval {
+		// Nobody is told of the login: the socket stays the visitor's, or is over
+		// where the browser shows another cookie.
 		switch {
 		case r.way.Transport == Polling:
 			if err := r.site.Server.To(one.ID()).Emit("poll again"); err != nil {
@@ -198,10 +196,8 @@ func (r *row) firstVisit() {
 			if end := one.End(); end.Status != http.StatusForbidden {
 				r.t.Errorf("the visitor's socket ended with %+v, want a poll that is refused with 403", end)
 			}
-		case r.AtInterval:
-			r.awaitReplays(one, r.replays.Load()+2)
-			fallthrough
 		default:
+			r.awaitReplays(one, r.replays.Load()+2)
 			r.wantUser(one, "")
 			r.wantUser(two, "")
 		}
@@ -461,7 +457,9 @@ func (r *row) inUse() {
 	alice := r.site.NewBrowser(r.t, "alice")
 	alice.MustPost("/set?key=color&value=blue")
 	began, use := time.Now(), soon+overdue+interval
-	if r.InCookie || r.Foreign {
+	// A cookie reaches its browser with a poll, and with nothing else.
+	lasts := !r.AtInterval && (!r.InCookie || r.way.Transport == Polling)
+	if !lasts {
 		use = soon / 2
 	}
 	used := alice.Clone().Connect(r.way)
@@ -477,7 +475,7 @@ func (r *row) inUse() {
 	}
 	over := []adapter.Reason{adapter.ReasonSessionEnded, adapter.ReasonExpired, adapter.ReasonUnauthorized}
 	r.wantEnd(idle, over...)
-	if !r.InCookie && !r.Foreign { // it is still here, with all it had
+	if lasts { // it is still here, with all it had
 		var color string
 		if used.Must("get", pair{Key: "color"}, &color); color != "blue" {
 			r.t.Errorf("get color = %q, want blue", color)
