@@ -93,6 +93,11 @@ var modelSeeds = []uint64{
 	131637197550926, // a replay between the end of a session and the move of its sockets ended them
 	125951237947388, // OnConnect ran as who had expired while a namespace was asked for
 	125951237983489, // a nobody missed who it became, as a Revoke came in between
+	381890293172923, // a session that was given less than it had was believed to live longer
+	334779215365752, // nobody looked for the end of a session that came during the handshake
+	510947357371811, // nor for one that came while a replay was under way
+	525885916553545, // who became somebody by a session that was found late did not hang on it
+	510947357371859, // a namespace that was asked for after a login ended with the session before it
 }
 
 func runModelSeed(t *testing.T, seed uint64) (ok bool) {

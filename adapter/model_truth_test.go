@@ -26,6 +26,7 @@ type truth struct {
 	sessions map[string]*modelSession
 	accounts map[string][]*modelAccount
 	revokes  []*modelRevoke
+	logouts  map[int]func() // that are under way: each looks whom it may end, too
 	passes   map[string][]*modelPass
 	asked    map[string][]time.Time // when namespaces were asked for, by address
 
@@ -61,6 +62,7 @@ func (t *truth) init(cfg modelConfig) {
 	for _, user := range modelUsers {
 		t.accounts[user] = []*modelAccount{{}}
 	}
+	t.logouts = make(map[int]func())
 	t.passes = make(map[string][]*modelPass)
 	t.asked = make(map[string][]time.Time)
 }
@@ -333,6 +335,9 @@ func (t *truth) madeLocked(id string, e *modelEnd) {
 	}
 	e.next = id
 	t.mayReplaceLocked(e)
+	for _, l := range t.logouts {
+		l()
+	}
 }
 
 // mayReplaceLocked notes a login in the place of those sessions that it may have
@@ -381,21 +386,22 @@ func (t *truth) endsToo(shown, address string) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	from := t.tickLocked()
-	known := t.inPlaceLocked(shown, address, false)
-	end := func(next *modelSession) {
-		next.ends = append(next.ends, &modelEnd{span: span{from: from}, how: "logout", at: time.Now()})
+	var known []*modelSession
+	end := func() {
+		for _, next := range t.inPlaceLocked(shown, address, false) {
+			if !slices.Contains(known, next) {
+				known = append(known, next)
+				next.ends = append(next.ends, &modelEnd{span: span{from: from}, how: "logout", at: time.Now()})
+			}
+		}
 	}
-	for _, next := range known {
-		end(next)
-	}
+	end()
+	t.logouts[from] = end
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		for _, next := range t.inPlaceLocked(shown, address, false) {
-			if !slices.Contains(known, next) {
-				end(next)
-			}
-		}
+		end()
+		delete(t.logouts, from)
 	}
 }
 
@@ -1196,13 +1202,15 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 	case adapter.ReasonForbidden:
 		return slices.ContainsFunc(chain, func(s *modelSession) bool { return t.refusalLocked(s, http.StatusForbidden, from, to) })
 	case adapter.ReasonExpired:
-		for _, s := range chain {
+		// Also as who it was before its connection was bound to another session of
+		// theirs, until the chain has been asked about that.
+		for _, s := range t.chainLocked(k) {
 			for i, row := range s.rows {
 				if row.expires.IsZero() || row.expires.After(k.goneAt) {
 					continue
 				}
 				// Extended just now, which the socket may not know yet.
-				if i+1 == len(s.rows) || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) {
+				if i+1 == len(s.rows) || !s.rows[i+1].present || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) {
 					return true
 				}
 			}
@@ -1215,7 +1223,7 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 		for _, p := range t.passesOf(k) {
 			// Of what ends at once, either may come first; and those of a namespace
 			// that is asked for late are not for the others, which end with it.
-			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 || slices.ContainsFunc(t.asked[k.conn.address], p.began.Equal) {
+			if !p.ended.Before(k.goneAt) || len(k.conn.sockets) > 1 || len(chain) > 1 || slices.ContainsFunc(t.asked[k.conn.address], p.began.Equal) {
 				continue
 			}
 			if s := t.sessions[p.session]; s != nil && slices.ContainsFunc(s.ends, func(e *modelEnd) bool { return e.how == "login" && e.from <= p.to }) {

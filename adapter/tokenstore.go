@@ -79,8 +79,8 @@ type (
 // well, that one has loaded the session where the server cannot see it, and
 // everything is noticed by the next replay only.
 //
-// A session with an IdleTimeout is kept alive by requests, not by open sockets:
-// Config.Rolling does nothing for it, and Session.Update leaves its end where it is.
+// A session with an IdleTimeout is kept alive by requests, and under Config.Rolling by
+// sockets in use too. Session.Update leaves its end where it is.
 //
 // Bytes that the codec does not decode stay as they are. Then Socket.Session fails,
 // commits write the whole session, and Revoke of a user ends its sockets alone.
