@@ -49,17 +49,17 @@ type Config struct {
 	MaxStale time.Duration
 
 	// Rolling keeps sessions alive that are used over sockets only. A session in a
-	// store of Server.Store that gives ids lives for its MaxAge again when a client
-	// sends an event, at most once a minute, or twice in a MaxAge of less than two;
-	// heartbeats, acknowledgements and "authenticate" do not count. Nothing about
-	// it changes, and no socket is replayed.
+	// store of Server.Store lives for its MaxAge again, and one of Server.TokenStore for
+	// its manager's IdleTimeout, when a client sends an event, at most once a minute, or
+	// twice in a life of less than two; heartbeats, acknowledgements and "authenticate"
+	// do not count. Nothing else about it changes.
 	//
 	// It is off because it makes the life of a session depend on its use: an app
 	// whose sessions are to end some time after the login, whatever happens, would
 	// have that taken away silently. A browser's cookie keeps its own MaxAge, which
 	// only answers over HTTP extend: when it has ended, open sockets go on, and the
-	// next request is nobody's. Sessions that lie in the cookie cannot be extended
-	// from here at all.
+	// next request is nobody's. Sessions that lie in the cookie are extended over
+	// connections of Socket.IO that poll: a poll brings the browser the new one.
 	Rolling bool
 
 	// Recovery lets Socket.IO clients that were cut off come back to what they
