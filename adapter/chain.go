@@ -276,7 +276,9 @@ func (s *Server) refusal(err error) *Error {
 // chain is the outcome unknown, and the chain's own recovery, if it has one,
 // sees it first.
 func (p *pass) run(method string) (o outcome) {
-	growStack(len(p.srv.chain))
+	if n := len(p.srv.chain); n > 0 {
+		growStack(n)
+	}
 	p.open, p.method = statusOpen(p.req), p.req.Method
 	p.req = p.req.WithContext(passContext{p.req.Context(), p})
 	p.req.Method = method // until enter

@@ -13,6 +13,9 @@ import (
 func frozen(values map[any]any) map[any]any {
 	all := maps.Clone(values)
 	for k, v := range values {
+		if _, text := v.(string); text {
+			continue // most are
+		}
 		if v := reflect.ValueOf(v); v.IsValid() && !isPlain(v.Type()) {
 			if same, ok := freeze(v, 0); ok {
 				all[k] = same.Interface()
@@ -24,6 +27,9 @@ func frozen(values map[any]any) map[any]any {
 
 // unchanged reports whether v is certainly what was frozen.
 func unchanged(was, v any) bool {
+	if _, text := v.(string); text {
+		return was == v
+	}
 	of := reflect.ValueOf(v)
 	if !of.IsValid() {
 		return was == nil
