@@ -152,8 +152,19 @@ func (st *tokenStore) believe(ctx context.Context, l *loaded, id *Identity) erro
 	if !st.srv.revoked.ends(claim) {
 		return nil
 	}
+	unlock, err := st.srv.locks.lock(ctx, l.id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if st.isUnsettled(l.id) {
 		return errSigning
+	}
+	// It may have been noted between when it was loaded and now.
+	if got, err := st.load(ctx, l.id); err == nil && loginOf(got.values).names(id) {
+		return nil
+	} else if err != nil && !errors.Is(err, ErrSessionGone) {
+		return err
 	}
 	l.view.refused = true
 	if err := st.revoke(ctx, l.id); err != nil {

@@ -37,6 +37,7 @@ type tokenDB struct {
 	finds   chan struct{} // receives of every look while it is down, if somebody waits
 	commits atomic.Int64
 	writing atomic.Pointer[adaptertest.Gate] // where commits wait, if there is one
+	reading atomic.Pointer[adaptertest.Gate] // where the next look waits, when it has read
 }
 
 func newTokenDB() *tokenDB {
@@ -53,7 +54,11 @@ func (db *tokenDB) Find(token string) ([]byte, bool, error) {
 		}
 		return nil, false, errDown
 	}
-	return db.MemStore.Find(token)
+	b, found, err := db.MemStore.Find(token)
+	if gate := db.reading.Swap(nil); gate != nil {
+		gate.Pass()
+	}
+	return b, found, err
 }
 
 func (db *tokenDB) Commit(token string, b []byte, expiry time.Time) error {

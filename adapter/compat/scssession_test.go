@@ -727,9 +727,9 @@ func TestTokenSessionLongAfterARevoke(t *testing.T) {
 // TestTokenSessionRevokedWhileItLogsIn: the session is saved with the first byte of the
 // answer, and it is noted whose it is at the page's end.
 func TestTokenSessionRevokedWhileItLogsIn(t *testing.T) {
-	gate := adaptertest.NewGate()
+	gate, db := adaptertest.NewGate(), newTokenDB()
 	t.Cleanup(gate.Open)
-	s := newTokenSite(t, newTokenDB(), adapter.Config{Revalidate: -1}, func(s *tokenSite) {
+	s := newTokenSite(t, db, adapter.Config{Revalidate: -1}, func(s *tokenSite) {
 		withSession(s)
 		more := s.more
 		s.more = func(g *gin.RouterGroup) {
@@ -779,7 +779,19 @@ func TestTokenSessionRevokedWhileItLogsIn(t *testing.T) {
 	if a := b.get("/me"); a.status != http.StatusServiceUnavailable {
 		t.Errorf("a page before it is noted whose the session is: %d %q, want 503", a.status, a.body)
 	}
+	// A page that has read it before it is noted, and goes on after, ended it.
+	slow := adaptertest.NewGate()
+	t.Cleanup(slow.Open)
+	db.reading.Store(slow)
+	late := make(chan answer)
+	go func() { late <- b.clone().get("/me") }()
+	<-slow.Entered
 	gate.Release <- struct{}{}
+	eventually(t, "alice's", func() bool { return b.get("/me").body == "alice" })
+	slow.Release <- struct{}{}
+	if a := <-late; a.body != "alice" {
+		t.Errorf("a page that has read the session before it was noted whose it is: %d %q, want alice's", a.status, a.body)
+	}
 	eventually(t, "alice's", func() bool { return b.get("/me").body == "alice" })
 	transports[0].mustOpen(b).becomes("alice")
 }
