@@ -1206,6 +1206,9 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 		// theirs, until the chain has been asked about that.
 		for _, s := range t.chainLocked(k) {
 			for i, row := range s.rows {
+				if i+1 == len(s.rows) && row.present && !row.until.After(k.goneAt) {
+					return true // it has, whether it has said so or not
+				}
 				if row.expires.IsZero() || row.expires.After(k.goneAt) {
 					continue
 				}
