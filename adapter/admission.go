@@ -25,7 +25,7 @@ type admission struct {
 	visitor   visitorLink // where nobody is named by anything
 	binding   string      // which sockets of its session are identified with it
 	answer    http.Header // what middlewares want on the answer
-	seen      uint64      // saves of sessions before the chain ran
+	seen      uint64      // changes before the chain ran
 	ran       int64       // when the chain began to run, in Unix nanoseconds
 	refusal   *Error      // why the chain refused one that may wait
 	address   string      // that limits count, where some may wait
@@ -37,7 +37,7 @@ type admission struct {
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
 	req := c.Request
-	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: req.Header.Get("Authorization")}
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount(), token: req.Header.Get("Authorization")}
 	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
 		adm.identity, adm.keys = id, p.keys

@@ -127,7 +127,7 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	defer cancel()
 	like := was.Request(ctx)
 	change(like.Header)
-	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.saveCount(), token: like.Header.Get("Authorization")}
+	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount(), token: like.Header.Get("Authorization")}
 	var err error
 	if now.shake, err = record(like, nil); err != nil {
 		return nil, s.refusal(err)

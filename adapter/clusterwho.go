@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -154,9 +155,21 @@ func (h *hearing) Run() {
 			}
 		}
 		var again []*Socket
+		if all {
+			srv.follow.tell(mark{})
+		} else {
+			srv.follow.tell(slices.Collect(maps.Keys(due))...)
+		}
 		for sock := range srv.bound() {
 			at, meant := time.Time{}, all
-			for _, w := range sock.whos(kinds) {
+			token := ""
+			if kinds[byToken] { // it is searched for
+				token = sock.shake.Load().token()
+			}
+			for _, w := range whosOf(sock.Identity(), "", token) {
+				if !kinds[w.by] || w.value == "" {
+					continue
+				}
 				if t, ok := due[w.mark()]; ok {
 					meant = true
 					if t.After(at) {
@@ -177,12 +190,11 @@ func (h *hearing) Run() {
 }
 
 // bound returns the open sockets, and those that are bound to their credential
-// but cannot be found in their namespace yet. It counts as a change for handshakes
-// in flight before it looks: those that are bound afterwards are looked at again.
+// but cannot be found in their namespace yet. Those that are bound afterwards have
+// to be told of by follower.tell before.
 func (s *Server) bound() map[*Socket]struct{} {
 	all := make(map[*Socket]struct{})
 	f := &s.follow
-	f.tell()
 	f.mu.Lock()
 	for _, first := range f.bindings {
 		for b := first; b != nil; b = b.next {
@@ -196,19 +208,6 @@ func (s *Server) bound() map[*Socket]struct{} {
 		all[sock] = struct{}{}
 	}
 	return all
-}
-
-// whos returns by what a socket can be meant, of the given kinds.
-func (s *Socket) whos(kinds map[by]bool) []Who {
-	var all [3]Who
-	found := all[:0]
-	if id := s.Identity(); id != nil {
-		found = append(found, ByUser(id.UserID), ByProvider(id.Provider))
-	}
-	if kinds[byToken] {
-		found = append(found, ByToken(s.shake.Load().token()))
-	}
-	return slices.DeleteFunc(found, func(w Who) bool { return w.value == "" || !kinds[w.by] })
 }
 
 // changes tell the others of whom something has changed here. A change is told

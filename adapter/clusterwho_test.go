@@ -417,9 +417,9 @@ func TestClusterSaveDuringAHandshake(t *testing.T) {
 		default:
 		}
 	})
-	saves := c.Sites[1].Server.Saves()
+	saves := c.Sites[1].Server.Changes()
 	ann.MustPost("/set?key=role&value=admin")
-	await(t, "the other node has heard of the save", func() bool { return c.Sites[1].Server.Saves() > saves })
+	await(t, "the other node has heard of the save", func() bool { return c.Sites[1].Server.Changes() > saves })
 	gate.Release <- struct{}{}
 	wg.Wait()
 	if got := <-changed; !slices.Equal(got, []string{"admin"}) {

@@ -98,7 +98,7 @@ var errOver = &Error{Code: CodeSessionEnded, Message: "this session has ended; c
 func (s *Socket) ask(adm *admission) (*admission, error) {
 	srv := s.ns.srv
 	if time.Since(adm.shake.Time()) > freshFor || srv.follow.missed(s, adm.seen) {
-		seen, began := srv.follow.saveCount(), srv.follow.now()
+		seen, began := srv.follow.changeCount(), srv.follow.now()
 		p, o := srv.replay(s)
 		switch o {
 		case unknown:

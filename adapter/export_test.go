@@ -133,7 +133,7 @@ func HashOf(kind, value string) [32]byte { return hashOf(by(kind), value) }
 
 // Saves returns how many changes the server has counted for handshakes in
 // flight.
-func (s *Server) Saves() uint64 { return s.follow.saveCount() }
+func (s *Server) Changes() uint64 { return s.follow.changeCount() }
 
 // KeepGhostOf makes a socket of a user that is cut off.
 func (s *Server) KeepGhostOf(user string) {

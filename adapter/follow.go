@@ -25,8 +25,7 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
-	saves    saveLog    // of sessions, and each Refresh, for handshakes in flight
-	tellings uint64     // counts calls of Refresh, for replays in flight
+	changes  changeLog  // of whom, for those who are being looked at
 	queue    []*binding // wait for a runner
 	runners  int
 	closed   bool
@@ -124,7 +123,7 @@ func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
 	b := f.hangLocked(s, adm)
 	s.checked = f.now()
-	changed := f.saves.since(adm.seen, s.sessionID)
+	changed := f.changes.since(adm.seen, whosOf(s.Identity(), s.sessionID, s.shake.Load().token()))
 	f.mu.Unlock()
 	if changed || !adm.ends.IsZero() && !time.Now().Before(adm.ends) { // or it has expired meanwhile
 		f.trigger(b)
@@ -326,17 +325,17 @@ func (f *follower) forgetLocked(b *binding) {
 // ending a session finds them all.
 func group(sessionID, key string) string { return cmp.Or(sessionID, key) }
 
-func (f *follower) saveCount() uint64 {
+func (f *follower) changeCount() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.saves.count
+	return f.changes.count
 }
 
-// missed reports whether who s is may have changed since the saves were counted.
+// missed reports whether who s is may have changed since the changes were counted.
 func (f *follower) missed(s *Socket, seen uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.saves.since(seen, s.sessionID)
+	return f.changes.since(seen, whosOf(s.Identity(), s.sessionID, s.shake.Load().token()))
 }
 
 // ofSessionLocked returns the bindings of one session, whatever else their
@@ -352,7 +351,7 @@ func (f *follower) ofSessionLocked(id string) (found []*binding) {
 // have sockets here.
 func (f *follower) saved(id string, h sessionHash) {
 	f.mu.Lock()
-	f.saves.add(h)
+	f.changes.add(mark{bySession, h})
 	found := f.ofSessionLocked(id)
 	f.mu.Unlock()
 	for _, b := range found {

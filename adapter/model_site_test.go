@@ -59,6 +59,14 @@ type modelConfig struct {
 	greets     bool          // there is an OnConnect
 }
 
+// retry is how long a replay whose outcome was unknown is not repeated, at most.
+func (c modelConfig) retry() time.Duration {
+	if c.revalidate < 0 {
+		return modelRetry
+	}
+	return min(modelRetry, c.revalidate)
+}
+
 func (c modelConfig) String() string {
 	return fmt.Sprintf("Revalidate %v, MaxStale %v, sessions live %v and say so %v, rolling %v, anonymous %v, OnConnect %v",
 		c.revalidate, c.maxStale, c.life, c.tells, c.rolling, c.anonymous, c.greets)

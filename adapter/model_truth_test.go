@@ -706,7 +706,7 @@ const (
 // Bounds of the library.
 const (
 	modelGap      = 250 * time.Millisecond
-	modelRetry    = 5 * time.Second
+	modelRetry    = 5 * time.Second // or Config.Revalidate, where that is less
 	modelTimeout  = 10 * time.Second
 	modelEndGrain = 3 * time.Second // for which a session may outlive what it says, until it is not believed
 )
@@ -730,12 +730,12 @@ func (t *truth) late(now trouble, at, since time.Time, told bool) bool {
 		bound = t.cfg.revalidate + t.cfg.revalidate/10
 	}
 	if now.outageEnded.After(since) {
-		bound = max(bound, modelRetry)
+		bound = max(bound, t.cfg.retry())
 	}
 	if now.lastBusy.After(since) {
 		since = now.lastBusy
 		if !told {
-			bound = max(bound, modelRetry)
+			bound = max(bound, t.cfg.retry())
 		}
 	}
 	return at.Sub(since) > bound+modelGrain+modelSlack
@@ -996,8 +996,8 @@ func (t *truth) staleLocked(k *modelSocket) (why string) {
 		// The next one is due when that one has ended, which was held itself.
 		bound += min(took, modelTimeout+stale) + stale + 2*modelGrain + modelSlack
 	}
-	if in := k.openedIn; in.busy > 0 || in.lastBusy.Add(modelRetry).After(k.openedAt) {
-		bound += 2 * modelRetry // it has come to others that wait for a retry
+	if in := k.openedIn; in.busy > 0 || in.lastBusy.Add(t.cfg.retry()).After(k.openedAt) {
+		bound += 2 * t.cfg.retry() // it has come to others that wait for a retry
 	}
 	if time.Since(good) > bound {
 		return fmt.Sprintf("it was last checked %v ago", time.Since(good))

@@ -13,7 +13,7 @@ const (
 	replayGap     = 250 * time.Millisecond // between two replays of one session
 	replayRunners = 4                      // at the same time in the whole server
 	replayTimeout = 10 * time.Second
-	replayRetry   = 5 * time.Second // after an outcome that is unknown
+	replayRetry   = 5 * time.Second // at most, after an outcome that is unknown
 )
 
 // Expired is the timer of a binding: the interval has passed, or the gap after
@@ -130,7 +130,7 @@ func (f *follower) Run() {
 		f.queue = f.queue[1:]
 		b.queued, b.running, b.again = false, true, false
 		b.ran = f.now()
-		tellings := f.tellings
+		seen := f.changes.count
 		var s *Socket
 		if len(b.sockets) > 0 {
 			s = b.sockets[0]
@@ -160,22 +160,28 @@ func (f *follower) Run() {
 		case p != nil:
 			f.apply(b, sockets, p, o)
 		}
-		f.ran(b, p, o, tellings)
+		f.ran(b, p, o, seen)
 	}
 }
 
-// ran sets the time of the next replay, after one has come to an outcome. If
-// there were other tellings when it began it may have been meant: those who are
-// looked for by Refresh are found by who they were.
-func (f *follower) ran(b *binding, p *pass, o outcome, tellings uint64) {
+// ran sets the time of the next replay, after one has come to an outcome, and when
+// it began changes were counted: whom Refresh means is found by who they were, and
+// whom the replay has found may be meant as well.
+func (f *follower) ran(b *binding, p *pass, o outcome, seen uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b.running = false
-	b.again = b.again || f.tellings != tellings
+	if p != nil {
+		b.again = b.again || f.changes.since(seen, whosOf(p.identity, b.sessionID, bareToken(p.token)))
+	}
 	next := time.Duration(0)
 	switch o {
 	case unknown:
-		next = replayRetry/2 + rand.N(replayRetry/2)
+		retry := replayRetry
+		if every := f.srv.cfg.Revalidate; every > 0 {
+			retry = min(retry, every) // who is in doubt is looked at no less often
+		}
+		next = retry/2 + rand.N(retry/2+1)
 		for _, end := range [...]time.Duration{b.stale + f.srv.cfg.MaxStale, b.ends} {
 			if left := end - f.now(); left > 0 {
 				next = min(next, left) // neither is to depend on when it is asked

@@ -130,22 +130,30 @@ func TestReplaysAreSpread(t *testing.T) {
 	})
 }
 
-// TestHandshakeMeetsSaves: what is saved while a handshake is under way has its
-// socket looked at again if it is its session. Other people's saves used to cost it a
-// replay as well, and the wait for the gap after that.
-func TestHandshakeMeetsSaves(t *testing.T) {
+// TestHandshakeMeetsChanges: who is saved or refreshed while a handshake is under way
+// has its socket looked at again. Others cost it neither a replay nor the wait for the
+// gap after that.
+func TestHandshakeMeetsChanges(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		saves []string
-		runs  int32
+		name    string
+		saves   []string
+		refresh []adapter.Who
+		runs    int32
 	}{
-		{"none", nil, 1},
-		{"its own", []string{"a"}, 2},
-		{"another's", []string{"b"}, 1},
-		{"another's, its own, another's", []string{"b", "a", "b"}, 2},
-		{"as many as are remembered", slices.Repeat([]string{"b"}, 64), 1},
-		{"more", slices.Repeat([]string{"b"}, 65), 2},
-		{"somebody's roles", []string{""}, 2},
+		{"none", nil, nil, 1},
+		{"its session is saved", []string{"a"}, nil, 2},
+		{"another's", []string{"b"}, nil, 1},
+		{"another's, its own, another's", []string{"b", "a", "b"}, nil, 2},
+		{"as many as are remembered", slices.Repeat([]string{"b"}, 64), nil, 1},
+		{"more", slices.Repeat([]string{"b"}, 65), nil, 2},
+		{"its user", nil, []adapter.Who{adapter.ByUser("alice")}, 2},
+		{"its provider", nil, []adapter.Who{adapter.ByProvider("github")}, 2},
+		{"its session", nil, []adapter.Who{adapter.BySession("a")}, 2},
+		{"its token", nil, []adapter.Who{adapter.ByToken("alice-token")}, 2},
+		{"others", nil, []adapter.Who{
+			adapter.ByUser("bob"), adapter.ByUser("github"), adapter.ByProvider("alice"),
+			adapter.BySession("b"), adapter.ByToken("bob-token"),
+		}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			st := newLedger(time.Hour)
@@ -155,17 +163,17 @@ func TestHandshakeMeetsSaves(t *testing.T) {
 				srv.Use(sessions.Sessions("sid", wrapped), func(*gin.Context) { runs.Add(1) })
 				srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 					id, _ := adapter.LoggedIn(c)
+					id.Provider = "github"
 					return &id, nil
 				})
 				srv.UseOnce(func(c *gin.Context) {
 					_ = sessions.Default(c).Get("it is loaded")
-					for _, id := range tt.saves {
-						if id == "" {
-							if err := srv.Refresh(c, adapter.ByUser("carol")); err != nil {
-								t.Error(err)
-							}
-							continue
+					for _, w := range tt.refresh {
+						if err := srv.Refresh(c, w); err != nil {
+							t.Error(err)
 						}
+					}
+					for _, id := range tt.saves {
 						r := httptest.NewRequest("POST", "/save", nil) // of a page, with a context of its own
 						r.Header = st.login(id)
 						session, err := wrapped.Get(r, "sid")
@@ -178,10 +186,61 @@ func TestHandshakeMeetsSaves(t *testing.T) {
 					}
 				})
 			}, func(t *testing.T, b *bubble) {
-				b.tab(st.login("a"))
+				header := st.login("a")
+				header.Set("Authorization", "Bearer alice-token")
+				b.tab(header)
 				time.Sleep(time.Minute)
 				if n := runs.Load(); n != tt.runs {
 					t.Errorf("the chain ran %d times, want %d", n, tt.runs)
+				}
+			})
+		})
+	}
+}
+
+// TestReplayMeetsRefresh: whom a replay finds cannot be found by that yet. It may have
+// read what was before, where they are refreshed meanwhile.
+func TestReplayMeetsRefresh(t *testing.T) {
+	for _, tt := range []struct {
+		meant adapter.Who
+		role  string
+	}{
+		{adapter.ByUser("bob"), "now"},
+		{adapter.ByProvider("github"), "now"},
+		{adapter.ByUser("carol"), "before"},
+	} {
+		t.Run(fmt.Sprint(tt.meant), func(t *testing.T) {
+			st := newLedger(time.Hour)
+			var user, role atomic.Value
+			user.Store("")
+			role.Store("before")
+			inBubble(t, adapter.Config{Revalidate: -1}, func(srv *adapter.Server) {
+				srv.Use(sessions.Sessions("sid", srv.Store(st)))
+				srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+					_ = sessions.Default(c).Get("it is loaded")
+					if user.Load() == "" {
+						return nil, nil
+					}
+					id := &adapter.Identity{UserID: user.Load().(string), Provider: "github", Roles: []string{role.Load().(string)}}
+					if role.CompareAndSwap("before", "now") {
+						return id, srv.Refresh(c, tt.meant)
+					}
+					return id, nil
+				})
+			}, func(t *testing.T, b *bubble) {
+				b.tab(st.login("a"))
+				user.Store("bob")
+				if err := b.srv.Refresh(t.Context(), adapter.BySession("a")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				for _, s := range b.srv.Here("/") {
+					if id := s.Identity(); id == nil || id.UserID != "bob" || id.Roles[0] != tt.role {
+						t.Errorf("the socket is %v, want bob with the role %q", id, tt.role)
+					}
+				}
+				if n := len(b.srv.Here("/")); n != 1 {
+					t.Errorf("%d sockets, want 1", n)
 				}
 			})
 		})

@@ -1,84 +1,12 @@
 package adapter
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
-
-	gsessions "github.com/gorilla/sessions"
 )
-
-// Who says whose sockets and sessions are meant. Its zero value is nobody's.
-type Who struct {
-	by    by
-	value string
-}
-
-// ByUser is everything of one user.
-func ByUser(id string) Who { return Who{byUser, id} }
-
-// BySession is one session, by Identity.SessionID.
-func BySession(id string) Who { return Who{bySession, id} }
-
-// ByToken is everything that was opened with one token, as it stands in
-// Authorization, behind "Bearer" or alone.
-func ByToken(token string) Who { return Who{byToken, withoutSignature(token)} }
-
-// ByProvider is everybody who has logged in with one provider.
-func ByProvider(name string) Who { return Who{byProvider, name} }
-
-// matches reports whether the socket is one of those that are meant.
-func (w Who) matches(s *Socket) bool {
-	id := s.Identity()
-	switch w.by {
-	case byUser:
-		return id != nil && id.UserID == w.value
-	case byProvider:
-		return id != nil && id.Provider == w.value
-	case bySession:
-		return s.SessionID() == w.value
-	case byToken:
-		return withoutSignature(s.shake.Load().token()) == w.value
-	}
-	return false
-}
-
-// withoutSignature returns what is signed of a JWT, and any other token as it is.
-// The signature can be written in several ways that verify: base64 of most sizes
-// ends in bits that decoders ignore (RFC 4648, section 3.5), and those of elliptic
-// curves have twins. What is signed has one.
-func withoutSignature(token string) string {
-	if at := strings.LastIndexByte(token, '.'); strings.HasPrefix(token, "ey") && strings.Count(token, ".") == 2 {
-		return token[:at]
-	}
-	return token
-}
-
-// token returns the token that the handshake shows in Authorization, "" if none.
-func (h *Handshake) token() string {
-	_, rest, _ := bytes.Cut(h.head, []byte("\r\nAuthorization: "))
-	line, _, _ := bytes.Cut(rest, []byte("\r\n"))
-	return bareToken(string(line))
-}
-
-// socketsOf returns the open sockets that are meant.
-func (s *Server) socketsOf(w Who) (found []*Socket) {
-	if w.by == bySession {
-		return s.follow.sockets(w.value)
-	}
-	for _, sock := range s.sockets() {
-		if w.matches(sock) {
-			found = append(found, sock)
-		}
-	}
-	return found
-}
 
 // Revoke ends sockets and logins: "sign out everywhere", bans, a stolen device.
 // It closes the sockets that are meant on every node of the cluster, also those
@@ -178,85 +106,6 @@ func (s *Server) forgetAway(marks map[mark]bool) {
 		}
 		h.mu.Unlock()
 	}
-}
-
-// Refresh has the chain replayed for the sockets that are meant, on every node
-// of the cluster, because what it would say has changed where the adapter cannot
-// see it: roles in a database, for one. It returns at once; identity, rooms and
-// guards follow within a quarter of a second, on other nodes within half a
-// second, and nobody is disconnected who may stay. A node that cannot be reached
-// notices within Config.Revalidate.
-func (s *Server) Refresh(ctx context.Context, w Who) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	if w.value == "" {
-		return errors.New("adapter: Refresh: expected a user, session, token or provider, got none")
-	}
-	s.follow.tell() // before it looks: those that it cannot find yet see it
-	s.follow.refresh(s.socketsOf(w))
-	if s.cluster != nil {
-		s.cluster.changes.add(w.mark())
-	}
-	return nil
-}
-
-// tell notes a change for those that are being looked at, in a handshake or a
-// replay: by whom they will turn out to be, they cannot be found yet.
-func (f *follower) tell() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.saves.add(sessionHash{})
-	f.tellings++
-}
-
-// refresh has sockets looked at again.
-func (f *follower) refresh(sockets []*Socket) {
-	bindings := make(map[*binding]struct{})
-	f.mu.Lock()
-	for _, s := range sockets {
-		if s.binding != nil {
-			bindings[s.binding] = struct{}{}
-		}
-	}
-	f.mu.Unlock()
-	for b := range bindings {
-		f.trigger(b)
-	}
-}
-
-// dropLater returns what deletes a session by its id, where the store has ids: later,
-// when sockets that have its cookie now may be closed or follow another session. Some
-// stores find a session by its cookie alone (gorm's does): that of a socket on it.
-// Without one their row stays, behind its tombstone.
-func (st *store) dropLater(id string) func(context.Context) error {
-	if st.inCookie.Load() {
-		return func(context.Context) error { return nil } // the tombstone is all there is
-	}
-	header := make(http.Header)
-	name := "session"
-	for _, sock := range st.srv.follow.sockets(id) {
-		if ref, _ := sock.session(); ref.store == st {
-			name = ref.name
-			header.Set("Cookie", sock.shake.Load().cookies)
-			break
-		}
-	}
-	return func(ctx context.Context) error { return st.dropRow(ctx, name, id, header) }
-}
-
-// dropRow deletes a session, with the header by which some stores find it.
-func (st *store) dropRow(ctx context.Context, name, id string, header http.Header) error {
-	gone := gsessions.NewSession(st.inner, name)
-	gone.ID, gone.Options = id, expired(nil)
-	err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
-	if err == nil {
-		err = st.ping(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("adapter: delete session: %w", err)
-	}
-	return nil
 }
 
 // over reports whether what a handshake has found was ended since the chain ran.

@@ -13,7 +13,8 @@ import (
 )
 
 // TestSecurityRevokedTokenRespaced: however a client writes its Authorization,
-// the token is the same one, and its sockets end when it is revoked.
+// the token is the same one, and its sockets end when it is revoked, however who
+// revokes it writes it.
 func TestSecurityRevokedTokenRespaced(t *testing.T) {
 	s := newTokenSite(t, adapter.Config{Revalidate: -1}, nil)
 	spellings := []string{"Bearer alice", "bearer alice", "BEARER alice", "Bearer  alice", "bEaReR    alice", "Bearer alice  ", "Bearer \talice"}
@@ -29,7 +30,7 @@ func TestSecurityRevokedTokenRespaced(t *testing.T) {
 		}
 		open = append(open, c)
 	}
-	if n, err := s.Server.Revoke(t.Context(), adapter.ByToken("alice")); n != len(spellings) || err != nil {
+	if n, err := s.Server.Revoke(t.Context(), adapter.ByToken("bearer  alice")); n != len(spellings) || err != nil {
 		t.Errorf("Revoke = %d, %v; want %d sockets", n, err, len(spellings))
 	}
 	for i, c := range open {

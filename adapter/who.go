@@ -1,0 +1,87 @@
+package adapter
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Who says whose sockets and sessions are meant. Its zero value is nobody's.
+type Who struct {
+	by    by
+	value string
+}
+
+// ByUser is everything of one user.
+func ByUser(id string) Who { return Who{byUser, id} }
+
+// BySession is one session, by Identity.SessionID.
+func BySession(id string) Who { return Who{bySession, id} }
+
+// ByToken is everything that was opened with one token: what stands in
+// Authorization, with "Bearer" in front or without.
+func ByToken(token string) Who {
+	token, _ = cutBearer(token)
+	return Who{byToken, withoutSignature(token)}
+}
+
+// ByProvider is everybody who has logged in with one provider.
+func ByProvider(name string) Who { return Who{byProvider, name} }
+
+// whos are all by which one socket may be meant, those that it has none of without
+// a value.
+type whos [4]Who
+
+func whosOf(id *Identity, sessionID, token string) whos {
+	all := whos{BySession(sessionID), ByToken(token)}
+	if id != nil {
+		all[2], all[3] = ByUser(id.UserID), ByProvider(id.Provider)
+	}
+	return all
+}
+
+// matches reports whether the socket is one of those that are meant.
+func (w Who) matches(s *Socket) bool {
+	id := s.Identity()
+	switch w.by {
+	case byUser:
+		return id != nil && id.UserID == w.value
+	case byProvider:
+		return id != nil && id.Provider == w.value
+	case bySession:
+		return s.SessionID() == w.value
+	case byToken:
+		return withoutSignature(s.shake.Load().token()) == w.value
+	}
+	return false
+}
+
+// withoutSignature returns what is signed of a JWT, and any other token as it is.
+// The signature can be written in several ways that verify: base64 of most sizes
+// ends in bits that decoders ignore (RFC 4648, section 3.5), and those of elliptic
+// curves have twins. What is signed has one.
+func withoutSignature(token string) string {
+	if at := strings.LastIndexByte(token, '.'); strings.HasPrefix(token, "ey") && strings.Count(token, ".") == 2 {
+		return token[:at]
+	}
+	return token
+}
+
+// token returns the token that the handshake shows in Authorization, "" if none.
+func (h *Handshake) token() string {
+	_, rest, _ := bytes.Cut(h.head, []byte("\r\nAuthorization: "))
+	line, _, _ := bytes.Cut(rest, []byte("\r\n"))
+	return bareToken(string(line))
+}
+
+// socketsOf returns the open sockets that are meant.
+func (s *Server) socketsOf(w Who) (found []*Socket) {
+	if w.by == bySession {
+		return s.follow.sockets(w.value)
+	}
+	for _, sock := range s.sockets() {
+		if w.matches(sock) {
+			found = append(found, sock)
+		}
+	}
+	return found
+}
