@@ -3,8 +3,6 @@ package adapter
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -89,10 +87,7 @@ func (s *Server) forgetAway(marks map[mark]bool) {
 	for m := range marks {
 		tokens = tokens || m.by == byToken
 	}
-	s.mu.RLock()
-	namespaces := slices.Collect(maps.Values(s.namespaces))
-	s.mu.RUnlock()
-	for _, n := range namespaces {
+	for _, n := range s.spaces() {
 		h := n.history
 		h.mu.Lock()
 		for _, g := range h.away {

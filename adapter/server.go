@@ -472,16 +472,17 @@ func (s *Server) connections() []*sioConn {
 
 // sockets returns every open socket.
 func (s *Server) sockets() (all []*Socket) {
-	s.mu.RLock()
-	namespaces := make([]*Namespace, 0, len(s.namespaces))
-	for _, n := range s.namespaces {
-		namespaces = append(namespaces, n)
-	}
-	s.mu.RUnlock()
-	for _, n := range namespaces {
+	for _, n := range s.spaces() {
 		all = append(all, n.all()...)
 	}
 	return all
+}
+
+// spaces returns all namespaces that exist.
+func (s *Server) spaces() []*Namespace {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.AppendSeq(make([]*Namespace, 0, len(s.namespaces)), maps.Values(s.namespaces))
 }
 
 // Shutdown refuses new sockets, closes the open ones with 1012 (clients

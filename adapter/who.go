@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -39,22 +40,6 @@ func whosOf(id *Identity, sessionID, token string) whos {
 	return all
 }
 
-// matches reports whether the socket is one of those that are meant.
-func (w Who) matches(s *Socket) bool {
-	id := s.Identity()
-	switch w.by {
-	case byUser:
-		return id != nil && id.UserID == w.value
-	case byProvider:
-		return id != nil && id.Provider == w.value
-	case bySession:
-		return s.SessionID() == w.value
-	case byToken:
-		return withoutSignature(s.shake.Load().token()) == w.value
-	}
-	return false
-}
-
 // withoutSignature returns what is signed of a JWT, and any other token as it is.
 // The signature can be written in several ways that verify: base64 of most sizes
 // ends in bits that decoders ignore (RFC 4648, section 3.5), and those of elliptic
@@ -75,13 +60,19 @@ func (h *Handshake) token() string {
 
 // socketsOf returns the open sockets that are meant.
 func (s *Server) socketsOf(w Who) (found []*Socket) {
-	if w.by == bySession {
+	var meant func(*Socket) bool
+	switch w.by {
+	case bySession:
 		return s.follow.sockets(w.value)
-	}
-	for _, sock := range s.sockets() {
-		if w.matches(sock) {
-			found = append(found, sock)
+	case byUser:
+		for _, n := range s.spaces() {
+			found = n.users.Select(found, []string{w.value}, nil)
 		}
+		return found
+	case byProvider:
+		meant = func(sock *Socket) bool { id := sock.Identity(); return id != nil && id.Provider == w.value }
+	case byToken:
+		meant = func(sock *Socket) bool { return withoutSignature(sock.shake.Load().token()) == w.value }
 	}
-	return found
+	return slices.DeleteFunc(s.sockets(), func(sock *Socket) bool { return meant == nil || !meant(sock) })
 }
