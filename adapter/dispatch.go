@@ -25,7 +25,7 @@ type item struct {
 // to be started.
 func (s *Socket) pushLocked(it item) engine.Task {
 	s.inbox = append(s.inbox, it)
-	s.pending += int32(it.in.size())
+	s.inboxSize += int32(it.in.size())
 	if s.dispatching {
 		return nil
 	}
@@ -60,11 +60,11 @@ func (d *dispatcher) Run() {
 		it := s.inbox[0]
 		s.inbox[0] = item{}
 		s.inbox = s.inbox[1:]
-		s.pending -= int32(it.in.size())
+		s.inboxSize -= int32(it.in.size())
 		// Under the lock under which it changes: an event that is ahead of the
 		// turn in which guards and OnIdentity see a change does not see it.
 		id, keys := s.Identity(), s.keys
-		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.pending <= inboxBytes/2
+		resume := s.paused && len(s.inbox) <= inboxItems/2 && s.inboxSize <= inboxBytes/2
 		if resume {
 			s.paused = false
 		}
@@ -152,7 +152,7 @@ func (s *Socket) receive(in incoming) engine.Task {
 		return nil
 	}
 	task := s.pushLocked(item{in: in})
-	if !s.paused && (len(s.inbox) >= inboxItems || s.pending >= inboxBytes) {
+	if !s.paused && (len(s.inbox) >= inboxItems || s.inboxSize >= inboxBytes) {
 		s.paused = true
 		s.link.pause()
 	}

@@ -188,7 +188,7 @@ func (h *Session) touch(ctx context.Context, id string) (life time.Duration, err
 	h.extended(id, life)
 	for _, c := range setCookies(header) {
 		if c.Name == ref.name {
-			h.srv.follow.renewed(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
+			h.srv.follow.recookie(id, &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted})
 		}
 	}
 	return life, nil
@@ -224,10 +224,10 @@ func (f *follower) extend(id string, ends time.Time) {
 	}
 }
 
-// renewed lets the sockets of a session be asked with its new cookie from now on:
+// recookie lets the sockets of a session be asked with its new cookie from now on:
 // most stores sign when a cookie was made, and do not take one that is too old.
 // What the connection is bound to stays what the browser has and shows.
-func (f *follower) renewed(id string, cookie *http.Cookie) {
+func (f *follower) recookie(id string, cookie *http.Cookie) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {

@@ -41,7 +41,7 @@ type Socket struct {
 
 	mu          sync.Mutex
 	inbox       []item
-	pending     int32 // bytes of the inbox: inboxBytes and a message of at most 1 GiB
+	inboxSize   int32 // in bytes: inboxBytes and a message of at most 1 GiB
 	dispatching bool
 	paused      bool
 	closed      bool
@@ -414,7 +414,7 @@ func (s *Socket) ended(r Reason) {
 	s.asked = nil
 	// Events that wait were not acknowledged, and their context is over.
 	s.inbox = slices.DeleteFunc(s.inbox, func(it item) bool { return it.run == nil })
-	s.pending = 0
+	s.inboxSize = 0
 	var task engine.Task
 	started := s.started
 	if started {

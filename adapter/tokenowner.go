@@ -129,9 +129,8 @@ func (st *tokenStore) sign(ctx context.Context, l *loaded, o *owner) error {
 // revoke ends a session of somebody who was revoked.
 func (st *tokenStore) revoke(ctx context.Context, token string) error {
 	st.end(token, tombstoneLife)
-	err := st.outlive(ctx, token, st.drop(ctx, token))
-	st.srv.closeSession(token, ReasonRevoked)
-	return err
+	st.srv.closeSession(token, ReasonRevoked) // before it waits for the store
+	return st.outlive(ctx, token, st.drop(ctx, token))
 }
 
 // errSigning is why it is not known whether a session was revoked.

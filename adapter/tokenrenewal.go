@@ -191,14 +191,14 @@ func (s *Server) pageVisit(c *gin.Context) {
 	c.Request = c.Request.WithContext(v.with(c.Request.Context()))
 	if len(s.tokenStores) > 0 {
 		v.page, v.peer = true, peerOf(c.Request)
-		defer s.renewed(c, c.Request, v) // also if a handler panics
+		defer s.followRenewals(c, c.Request, v) // also if a handler panics
 		c.Next()
 	}
 }
 
-// renewed lets the sockets of sessions that the request of a page has deleted
+// followRenewals lets the sockets of sessions that the request of a page has deleted
 // follow to the one it has committed, or ends them.
-func (s *Server) renewed(c *gin.Context, r *http.Request, v *visit) {
+func (s *Server) followRenewals(c *gin.Context, r *http.Request, v *visit) {
 	for _, done := range v.takeRenewals() {
 		if len(done.from) > 0 {
 			s.followRenewal(c, r, v, done)
