@@ -23,7 +23,8 @@ import (
 // when this process ends. Nodes that cannot be reached are told when they are
 // back; the clocks of a cluster should not differ by more than a minute.
 //
-// The error says that a store could not delete a session, or that the revocation
+// It goes on if ctx ends, as that of a handler does whose own socket is closed. The
+// error says that a store could not delete a session, or that the revocation
 // could not be written down; all the rest has happened all the same.
 func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	if w.value == "" {

@@ -32,7 +32,14 @@ func (st *store) dropLater(id string) func(context.Context) error {
 func (st *store) dropRow(ctx context.Context, name, id string, header http.Header) error {
 	gone := gsessions.NewSession(st.inner, name)
 	gone.ID, gone.Options = id, expired(nil)
-	err := st.inner.Save((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
+	return st.drop((&http.Request{Header: header}).WithContext(ctx), &nullWriter{}, gone)
+}
+
+// drop deletes a session, and has its cookie taken back in the answer w.
+func (st *store) drop(r *http.Request, w http.ResponseWriter, session *gsessions.Session) error {
+	ctx, cancel := outlasting(r.Context())
+	defer cancel()
+	err := st.inner.Save(r.WithContext(ctx), w, session)
 	if err == nil {
 		err = st.ping(ctx)
 	}
@@ -40,4 +47,11 @@ func (st *store) dropRow(ctx context.Context, name, id string, header http.Heade
 		return fmt.Errorf("adapter: delete session: %w", err)
 	}
 	return nil
+}
+
+// outlasting returns the context in which a session is deleted. That is done also if
+// whoever has asked for it has gone: a browser that is closed behind its logout, a
+// handler whose socket hangs on the session that it revokes.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
 }

@@ -278,7 +278,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 	}
 	var forgotten error
 	if old != "" {
-		err := st.inner.Save(c.Request, &nullWriter{}, &gone)
+		err := st.drop(c.Request, &nullWriter{}, &gone)
 		forgotten = st.replaced(c.Request.Context(), old, life, err)
 	}
 	for i, replaced := range earlier {

@@ -295,7 +295,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 func (st *store) undo(r *http.Request, session *gsessions.Session, id string) error {
 	gone := *session
 	gone.Options = expired(session.Options)
-	err := st.inner.Save(r, &nullWriter{}, &gone)
+	err := st.drop(r, &nullWriter{}, &gone)
 	if err != nil {
 		err = errors.Join(err, st.remember(r.Context(), id, st.end(id, st.sessionLife())))
 	}
@@ -462,16 +462,12 @@ func (st *store) delete(r *http.Request, w http.ResponseWriter, session *gsessio
 	life := st.end(id, tombstoneLife)
 	st.srv.closeSession(id, ReasonSessionEnded)
 	var got nullWriter
-	err := st.inner.Save(r, &got, session)
-	if err == nil {
-		err = st.ping(r.Context())
-	}
+	err := st.drop(r, &got, session)
 	if err != nil {
 		// The row may live on behind its tombstone, which has to last then; and
 		// the client can be made to forget the cookie.
 		life = st.end(id, st.sessionLife())
 		http.SetCookie(&got, gsessions.NewCookie(session.Name(), "", expired(session.Options)))
-		err = fmt.Errorf("adapter: delete session: %w", err)
 	}
 	joinHeaders(w.Header(), got.Header())
 	replaced := id

@@ -260,8 +260,10 @@ func (st *tokenStore) remove(ctx context.Context, token string) error {
 	return st.inner.Delete(token)
 }
 
-// drop deletes a session.
+// drop deletes a session, also if whoever has asked for it has gone.
 func (st *tokenStore) drop(ctx context.Context, token string) error {
+	ctx, cancel := outlasting(ctx)
+	defer cancel()
 	if err := st.remove(ctx, token); err != nil {
 		return fmt.Errorf("adapter: delete session: %w", err)
 	}
