@@ -223,7 +223,8 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		// Loaded through a request that c has since replaced by a copy.
 		l = &loaded{store: st, name: session.Name(), usual: *session.Options}
 	}
-	shown := cmp.Or(old, l.ended)
+	visit := visitorOf(c.Request).session()
+	shown := cmp.Or(old, l.ended, visit)
 	if shown != "" {
 		// Two logins of one browser session are one after the other, and the
 		// later one knows what the earlier one has made of it.
@@ -265,7 +266,11 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		// Twice: before it ends, or a replay would find it over and its sockets
 		// not yet moved; and after, for sockets that have come in meanwhile.
 		was = s.followLogin(c.Request, from, l.id, id.UserID, cookie)
-		life = st.end(from, tombstoneLife)
+		if from == visit {
+			s.ended.add(from, tombstoneLife) // it is nobody's cookie
+		} else {
+			life = st.end(from, tombstoneLife)
+		}
 		return cmp.Or(was, s.followLogin(c.Request, from, l.id, id.UserID, cookie))
 	}
 	var earlier []string
