@@ -103,6 +103,7 @@ var modelSeeds = []uint64{
 	525885916553545, // who became somebody by a session that was found late did not hang on it
 	427391121288820, // the model took the end of a session for none, as it had not said when it is
 	137319796216235, // one whose replay had failed was looked at later than one whose had not
+	493608065057573, // a save that failed had been written, after its session had ended
 	510947357371859, // a namespace that was asked for after a login ended with the session before it
 }
 

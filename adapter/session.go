@@ -160,12 +160,13 @@ func (h *Session) save(r *http.Request, id string, got *gsessions.Session) (http
 	got.Options = keptOptions(got)
 	keepExpiry(got)
 	var w nullWriter
-	if err := ref.store.inner.Save(r, &w, got); err != nil {
-		return nil, fmt.Errorf("adapter: save session: %w", err)
-	}
+	err := ref.store.inner.Save(r, &w, got)
 	ref.store.note(r, got)
 	if h.srv.ended.has(id) {
-		return nil, ref.store.undo(r, got, id)
+		return nil, ref.store.undo(r, got, id) // also what has failed: it may be there all the same
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adapter: save session: %w", err)
 	}
 	return w.Header(), nil
 }

@@ -276,15 +276,16 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if st.srv.revoked.login(session.Values) {
 		return ErrSessionGone
 	}
-	if err := st.write(r, w, session, l); err != nil {
+	err = st.write(r, w, session, l)
+	st.note(r, session)
+	if st.srv.ended.has(id) {
+		return st.undo(r, session, id) // also what has failed: it may be there all the same
+	}
+	if err != nil {
 		return err
 	}
-	st.note(r, session)
 	if session.ID == "" && l != nil {
 		st.srv.follow.superseded(id, l.name, l.cookie)
-	}
-	if st.srv.ended.has(id) {
-		return st.undo(r, session, id)
 	}
 	st.srv.sessionSaved(id)
 	return nil

@@ -239,14 +239,15 @@ func (st *tokenStore) put(ctx context.Context, token string, b []byte, expiry ti
 			break
 		}
 	}
-	if err := st.commit(ctx, token, b, expiry); err != nil {
-		return fmt.Errorf("adapter: save session: %w", err)
-	}
+	err := st.commit(ctx, token, b, expiry)
 	st.note(token)
 	if st.srv.ended.has(token) {
-		// What was written must not stay. The deletion that ended the session may
-		// have come before the write.
+		// What was written must not stay, nor what has failed and may be there all the
+		// same. The deletion that ended the session may have come before the write.
 		return errors.Join(ErrSessionGone, st.outlive(ctx, token, st.drop(ctx, token)))
+	}
+	if err != nil {
+		return fmt.Errorf("adapter: save session: %w", err)
 	}
 	return nil
 }
