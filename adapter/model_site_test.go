@@ -265,16 +265,17 @@ func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.
 		life = time.Duration(s.Options.MaxAge) * time.Second
 		ends = time.Now().Add(life) // what the session says: it is not known for how long saving takes
 	}
-	if err := w.pass(r.Context(), "before save"); err != nil {
-		return err
-	}
+	err := w.pass(r.Context(), "before save")
 	w.mu.Lock()
-	if w.failing != 0 {
+	if err == nil && w.failing != 0 {
+		err = errModelStore
+	}
+	if err != nil {
 		if x := w.sessions[s.ID]; x != nil && deletes {
 			x.kept = true
 		}
 		w.mu.Unlock()
-		return errModelStore
+		return err
 	}
 	if deletes {
 		w.setRowLocked(s.ID, nil, time.Time{}, time.Time{})
@@ -289,7 +290,7 @@ func (st modelStore) Save(r *http.Request, rw http.ResponseWriter, s *gsessions.
 		}
 	}
 	w.mu.Unlock()
-	err := w.pass(r.Context(), "after save")
+	err = w.pass(r.Context(), "after save")
 	if deletes {
 		rw.Header().Add("Set-Cookie", "sid=; Path=/; Max-Age=0")
 	} else {
