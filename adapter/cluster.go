@@ -33,7 +33,7 @@ const (
 	maxInboxes     = 2048
 	maxInBytes     = 8 * backplane.MaxBytes // from all nodes
 	maxNodes       = 1024
-	maxKeptEnded   = 10_000 // sessions ended here, of which nodes that come or come back are told
+	maxKeptEnded   = 10_000 // sessions ended here, of which nodes that come or come back are told, and as many heard of
 	maxNodeName    = 256
 )
 
@@ -80,6 +80,8 @@ type cluster struct {
 	requests map[string]*request            // of this node
 	serving  map[taskKey]context.CancelFunc // of others, that are being answered
 	ended    []recentEnd
+	heardOf  []recentEnd // on other nodes, of sessions that no store has forgotten
+	untold   bool        // some of what has ended here was not told, for want of room
 
 	changes changes
 	hearing hearing
@@ -97,7 +99,7 @@ type node struct {
 	namespace string // the only one it speaks for; empty means all
 }
 
-// A recentEnd is a session that has ended here.
+// A recentEnd is a session that has ended.
 type recentEnd struct {
 	hash  sessionHash
 	until time.Time
@@ -352,21 +354,35 @@ func (c *cluster) hashEnded(h sessionHash, life time.Duration) {
 func (c *cluster) keep(end recentEnd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.ended) >= maxKeptEnded {
-		c.ended = slices.Delete(c.ended, 0, maxKeptEnded/10)
-	}
-	c.ended = append(c.ended, end)
+	c.ended = keptWith(c.ended, end)
 }
 
-// tellEnded tells one node, or all, which sessions have ended here lately, and
-// what was revoked anywhere.
+// keepHeard notes what nodes that come have to be told besides: the one on which it
+// has ended may not be there any more.
+func (c *cluster) keepHeard(end recentEnd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heardOf = keptWith(c.heardOf, end)
+}
+
+func keptWith(ends []recentEnd, end recentEnd) []recentEnd {
+	if len(ends) >= maxKeptEnded {
+		ends = slices.Delete(ends, 0, maxKeptEnded/10)
+	}
+	return append(ends, end)
+}
+
+// tellEnded tells one node, or all, which sessions have ended lately, and what was
+// revoked, here or elsewhere.
 func (c *cluster) tellEnded(to string) {
 	now := time.Now()
 	m := &backplane.Message{Kind: backplane.SessionsEnded, To: to}
 	c.mu.Lock()
-	c.ended = slices.DeleteFunc(c.ended, func(e recentEnd) bool { return !now.Before(e.until) })
-	for _, e := range c.ended {
-		m.Ended = append(m.Ended, backplane.Ended{Session: e.hash, For: e.until.Sub(now)})
+	for _, ends := range [...]*[]recentEnd{&c.ended, &c.heardOf} {
+		*ends = slices.DeleteFunc(*ends, func(e recentEnd) bool { return !now.Before(e.until) })
+		for _, e := range *ends {
+			m.Ended = append(m.Ended, backplane.Ended{Session: e.hash, For: e.until.Sub(now)})
+		}
 	}
 	c.mu.Unlock()
 	if len(m.Ended) > 0 {
@@ -397,6 +413,7 @@ func (c *cluster) endedElsewhere(ended []backplane.Ended) {
 			// Its store has not forgotten it. Each node writes down what it is
 			// told: the other may keep its endings where this one cannot read.
 			lasting = append(lasting, endingOfSession(e.Session, life))
+			c.keepHeard(recentEnd{e.Session, time.Now().Add(life)})
 		}
 		if id := c.srv.follow.sessionOf(e.Session); id != "" {
 			c.srv.closeSession(id, ReasonSessionEnded)

@@ -58,6 +58,7 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 		case m.by == bySession:
 			if c.srv.ended.addFar(m.hash, life) {
 				news = append(news, endingOfSession(m.hash, life))
+				c.keepHeard(recentEnd{m.hash, time.Now().Add(life)})
 			}
 			if id := c.srv.follow.sessionOf(m.hash); id != "" {
 				c.srv.closeSession(id, ReasonRevoked)

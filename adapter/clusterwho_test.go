@@ -99,7 +99,9 @@ func joined(t *testing.T, bus *backplane.Memory, n int, cfg func(i int) adapter.
 	var sites []*adaptertest.Site
 	for i := range n {
 		c := cfg(i)
-		c.Backplane = bus.Node()
+		if c.Backplane == nil {
+			c.Backplane = bus.Node()
+		}
 		if c.Logger == nil {
 			c.Logger = slog.New(slog.DiscardHandler)
 		}

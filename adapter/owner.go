@@ -90,6 +90,11 @@ func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCook
 	now.address, now.keys = was.address, renewedKeys(was.keys, now.keys)
 
 	conn.mu.Lock()
+	if is := conn.adm; is.sessionID != was.sessionID && now.sessionID == was.sessionID {
+		// A login has taken the connection along meanwhile, and this request crosses it.
+		conn.mu.Unlock()
+		return is.former.shows(from, was.shake.cookies, is.shake)
+	}
 	conn.showsLocked(now, set)
 	conn.adm = now
 	var sockets []*sioSocket

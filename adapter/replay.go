@@ -130,6 +130,7 @@ func (f *follower) Run() {
 		f.queue = f.queue[1:]
 		b.queued, b.running, b.again = false, true, false
 		b.ran = f.now()
+		b.renewLocked()
 		seen := f.changes.count
 		var s *Socket
 		if len(b.sockets) > 0 {

@@ -231,8 +231,27 @@ func (f *follower) recookie(id string, cookie *http.Cookie) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {
-		for _, s := range b.sockets {
-			s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{cookie}))
-		}
+		b.renewed = cookie
+		b.renewLocked()
 	}
+}
+
+// renewed is recookie for the cookie that a page has given to the browser. It waits for
+// the replay that follows every save: a session may be saved more often than that.
+func (f *follower) renewed(id string, cookie *http.Cookie) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.ofSessionLocked(id) {
+		b.renewed = cookie
+	}
+}
+
+func (b *binding) renewLocked() {
+	if b.renewed == nil {
+		return
+	}
+	for _, s := range b.sockets {
+		s.shake.Store(s.shake.Load().withCookies([]*http.Cookie{b.renewed}))
+	}
+	b.renewed = nil
 }

@@ -30,6 +30,7 @@ func (c *cluster) send(m *backplane.Message) error {
 		return err
 	case len(c.out) >= maxQueued || c.outBytes+size > maxQueuedBytes:
 		c.dropped = time.Now()
+		c.untold = c.untold || m.Kind == backplane.SessionsEnded || m.Kind == backplane.Revoked
 		c.mu.Unlock()
 		c.complain("messages for other nodes were dropped: the backplane does not take them fast enough", "", nil)
 		return errDropped
@@ -82,16 +83,21 @@ func (s *sender) Run() {
 		if err != nil && c.ctx.Err() == nil {
 			err = fmt.Errorf("adapter: backplane: publish: %w", err)
 		}
-		mended := false
+		mended, untold := false, false
 		c.condition(func() {
 			mended = c.failed != nil && err == nil && !c.closed
 			c.failed = err
+			if untold = c.untold && err == nil && len(c.out) <= maxQueued/2; untold {
+				c.untold = false
+			}
 		})
 		switch {
 		case err != nil:
 			c.srv.eng.Wheel().Set(&c.timer, time.Now().Add(retryAfter), c)
 		case mended:
 			c.catchUp()
+		case untold: // there is room again
+			c.tellEnded("")
 		}
 	}
 }

@@ -224,7 +224,7 @@ func (s *Server) Login(c *gin.Context, id Identity) error {
 		// Loaded through a request that c has since replaced by a copy.
 		l = &loaded{store: st, name: session.Name(), usual: *session.Options}
 	}
-	visit := visitorOf(c.Request).session()
+	visit := visitorOf(c.Request).session(session.Name())
 	shown := cmp.Or(old, l.ended, visit)
 	if shown != "" {
 		// Two logins of one browser session are one after the other, and the

@@ -74,7 +74,8 @@ type loaded struct {
 	tokens  *tokenStore // in the place of store: its token is the id, and there is neither name nor cookie
 	view    *tokenView  // where tokens is not nil; nil if its codec does not know the bytes
 	name    string
-	cookie  string // the value the client holds: as it came, or as last set
+	cookie  string       // the value the client holds: as it came, or as last set
+	renewed *http.Cookie // as last set; nil if it has not been
 	id      string
 	ended   string            // the id of the session that the client has shown, if that is over
 	base    map[any]any       // the values as loaded
@@ -284,8 +285,12 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	if err != nil {
 		return err
 	}
-	if session.ID == "" && l != nil {
+	switch {
+	case l == nil:
+	case session.ID == "":
 		st.srv.follow.superseded(id, l.name, l.cookie)
+	case l.renewed != nil:
+		st.srv.follow.renewed(id, l.renewed)
 	}
 	st.srv.sessionSaved(id)
 	return nil
@@ -346,6 +351,7 @@ func (st *store) write(r *http.Request, w http.ResponseWriter, session *gsession
 	}
 	for _, c := range setCookies(got.Header()) {
 		if c.Name == session.Name() {
+			l.renewed = &http.Cookie{Name: c.Name, Value: c.Value, Quoted: c.Quoted}
 			l.cookie = c.Value
 		}
 	}

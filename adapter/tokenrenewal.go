@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -15,6 +16,8 @@ type renewal struct {
 	store     *tokenStore
 	from      []string      // what it has come with, and deleted, if it is that of a page
 	to        string        // what it has committed
+	made      bool          // and there was no such session before
+	rivals    []string      // what other pages have put in the place of what it has deleted
 	unsettled []string      // tokens of which others have to wait for the end of the request
 	bases     []map[any]any // the values of what was deleted, as they were loaded
 	// What was deleted last of these, and how it was then.
@@ -103,17 +106,23 @@ func (v *visit) foundLocked(st *tokenStore, token string) *loaded {
 	return nil
 }
 
-// committed notes a commit, and returns the sessions in whose place it comes.
-func (v *visit) committed(st *tokenStore, token string) (from []string) {
+// committed notes a commit, of a session that is made by it or was there, which
+// comes in the place of those that the visit has deleted.
+func (v *visit) committed(st *tokenStore, token string, made bool) {
 	if v == nil || !v.page {
-		return nil
+		return
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.renewalLocked(st)
+	r.made = made || r.made && r.to == token
 	r.to = token
 	r.unsettleLocked(token)
-	return slices.Clone(r.from)
+	for _, from := range r.from {
+		if was := st.srv.ended.succeeded(from, token, v.peer); was != "" {
+			r.rivals = append(r.rivals, was)
+		}
+	}
 }
 
 // deleted notes that the visit's session was deleted. It reports false if that
@@ -203,10 +212,15 @@ func (s *Server) followRenewals(c *gin.Context, r *http.Request, v *visit) {
 		if len(done.from) > 0 {
 			s.followRenewal(c, r, v, done)
 		}
-		if cookie := cookieOf(done.to, c.Writer.Header()); cookie != nil && v.user != "" && visitorOf(r) != "" {
-			s.followVisitor(r, &loaded{tokens: done.store, id: done.to, name: cookie.Name, cookie: cookie.Value})
-			if !c.Writer.Written() {
-				unlink(c)
+		if cookie := cookieOf(done.to, c.Writer.Header()); cookie != nil && v.user != "" {
+			if visitorOf(r) != "" {
+				s.followVisitor(r, &loaded{tokens: done.store, id: done.to, name: cookie.Name, cookie: cookie.Value})
+				if !c.Writer.Written() {
+					unlink(c)
+				}
+			}
+			if done.made {
+				s.replaceRivals(r, v, done, cookie)
 			}
 		}
 		for _, token := range done.unsettled {
@@ -231,6 +245,49 @@ func (s *Server) followRenewal(c *gin.Context, r *http.Request, v *visit, done *
 	}
 	if s.ended.has(done.to) { // before they came
 		s.closeSession(done.to, ReasonSessionEnded)
+	}
+}
+
+// replaceRivals ends what other logins of the same browser have made while the page
+// that has logged in was on its way, or before, if its request did not show that yet.
+// The browser keeps one cookie: their sockets follow to its session, or no logout
+// would end them.
+func (s *Server) replaceRivals(r *http.Request, v *visit, done *renewal, cookie *http.Cookie) {
+	// Also if the client has gone.
+	ctx, cancel := outlasting(r.Context())
+	defer cancel()
+	rivals := done.rivals
+	succeed := func(id string) {
+		if was := s.ended.succeeded(id, done.to, v.peer); was != "" {
+			rivals = append(rivals, was)
+		}
+	}
+	for _, c := range r.CookiesNamed(cookie.Name) {
+		for _, shown := range [...]string{c.Value, hashedToken(c.Value)} {
+			if !slices.Contains(done.from, shown) { // else the commit has done it
+				succeed(shown)
+			}
+		}
+	}
+	if visit := visitorOf(r).session(cookie.Name); visit != "" {
+		s.ended.add(visit, tombstoneLife)
+		succeed(visit)
+	}
+	for len(rivals) > 0 {
+		rival := rivals[0]
+		rivals = rivals[1:]
+		if rival == done.to || slices.Contains(done.from, rival) {
+			continue
+		}
+		// Twice, as in Login.
+		was := s.followLogin(r, rival, done.to, v.user, cookie)
+		done.store.end(rival, tombstoneLife)
+		if was = cmp.Or(was, s.followLogin(r, rival, done.to, v.user, cookie)); was != "" {
+			rivals = append(rivals, was)
+		}
+		if err := done.store.outlive(ctx, rival, done.store.drop(ctx, rival)); err != nil {
+			s.log.Warn("a session that another login has replaced could not be deleted", "error", err)
+		}
 	}
 }
 

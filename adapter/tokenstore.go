@@ -189,9 +189,7 @@ func (st *tokenStore) CommitCtx(ctx context.Context, token string, b []byte, exp
 	}
 	if l != nil || !found { // else it is another visit's
 		v.noteSaved(l, now)
-		for _, from := range v.committed(st, token) {
-			st.srv.ended.succeeded(from, token, v.peer)
-		}
+		v.committed(st, token, l == nil)
 	}
 	st.srv.sessionSaved(token)
 	return nil

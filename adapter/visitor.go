@@ -35,14 +35,14 @@ func visitorOf(r *http.Request) visitorLink {
 	return visitorLink(c.Value)
 }
 
-// session stands for the session that a visitor does not have yet. Like one, it is
-// over with the first login: of two at once, the later one finds what the earlier one
-// has made, and no socket that has followed that one is left behind.
-func (v visitorLink) session() string {
+// session stands for the session, in a cookie of a name, that a visitor does not have
+// yet. Like one, it is over with the first login: of two at once, the later one finds
+// what the earlier one has made, and no socket that has followed that is left behind.
+func (v visitorLink) session(name string) string {
 	if v == "" {
 		return ""
 	}
-	return "\x00" + visitorCookie + " " + string(v) // no session's id begins so
+	return "\x00" + visitorCookie + " " + string(v) + " " + name // no session's id begins so
 }
 
 // link gives the visitor behind a handshake a cookie, if nobody was named by
