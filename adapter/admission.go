@@ -36,11 +36,11 @@ type admission struct {
 // chain. If the request is not let through it is answered, and nil returned,
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
-	req := c.Request
-	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount(), token: req.Header.Get("Authorization")}
-	p := &pass{srv: s, mount: m, req: req}
+	req := originalOf(c.Request)
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount()}
+	p := &pass{srv: s, mount: m, req: c.Request, sent: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
-		adm.identity, adm.keys = id, p.keys
+		adm.identity, adm.keys, adm.token = id, p.keys, req.Header.Get("Authorization")
 		adm.hang(p)
 		var err error
 		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
