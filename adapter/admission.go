@@ -124,9 +124,15 @@ func answerHeaders(c *gin.Context, p *pass) http.Header {
 	return h
 }
 
-// take gives a socket what its handshake has found.
+// take gives a socket what its handshake has found: at once if guards are to be
+// asked within the handshake, who may let others find it, and at its end.
 func (s *Socket) take(adm *admission) {
-	s.mount, s.keys = adm.mount, adm.keys
+	s.mu.Lock()
+	s.keys = adm.keys
+	s.mu.Unlock()
+	if s.mount == nil {
+		s.mount = adm.mount
+	}
 	s.shake.Store(adm.shake)
 	s.identity.Store(adm.identity)
 }

@@ -35,6 +35,9 @@ func (s *Socket) authenticate(in incoming) {
 	}
 	p.tried() // before the answer, behind which the client may try again
 	if e != nil {
+		if s.waiting.Load() {
+			s.undo()
+		}
 		s.link.fail(in, e)
 		if e.undecided() {
 			return

@@ -72,6 +72,7 @@ func (s *sioSocket) wait(adm *admission) {
 	s.socket.greeted = true
 	s.socket.mu.Unlock()
 	s.socket.waiting.Store(true)
+	s.socket.opening.Store(true)
 	s.connected()
 }
 
