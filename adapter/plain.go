@@ -152,7 +152,7 @@ func (p *plainConn) pending() *pending {
 }
 
 func (p *plainConn) proven() {
-	p.waits.leave()
+	p.waits.prove()
 	p.conn.Load().Limit(0)
 }
 
