@@ -36,11 +36,11 @@ type admission struct {
 // chain. If the request is not let through it is answered, and nil returned,
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
-	req := c.Request
-	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount(), token: req.Header.Get("Authorization")}
-	p := &pass{srv: s, mount: m, req: req}
+	req := originalOf(c.Request)
+	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount()}
+	p := &pass{srv: s, mount: m, req: c.Request, sent: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
-		adm.identity, adm.keys = id, p.keys
+		adm.identity, adm.keys, adm.token = id, p.keys, req.Header.Get("Authorization")
 		adm.hang(p)
 		var err error
 		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
@@ -124,9 +124,15 @@ func answerHeaders(c *gin.Context, p *pass) http.Header {
 	return h
 }
 
-// take gives a socket what its handshake has found.
+// take gives a socket what its handshake has found: at once if guards are to be
+// asked within the handshake, who may let others find it, and at its end.
 func (s *Socket) take(adm *admission) {
-	s.mount, s.keys = adm.mount, adm.keys
+	s.mu.Lock()
+	s.keys = adm.keys
+	s.mu.Unlock()
+	if s.mount == nil {
+		s.mount = adm.mount
+	}
 	s.shake.Store(adm.shake)
 	s.identity.Store(adm.identity)
 }

@@ -15,12 +15,12 @@ const authenticateEvent = "authenticate"
 func (s *Socket) authenticate(in incoming) {
 	srv := s.ns.srv
 	p := s.link.pending()
-	e := p.try()
+	tried, e := p.try(s.Context())
 	if e != nil {
 		s.link.fail(in, e)
 		return
 	}
-	defer p.tried()
+	defer tried(false)
 	if !srv.begin() {
 		return // everything is about to be closed
 	}
@@ -33,8 +33,11 @@ func (s *Socket) authenticate(in incoming) {
 	if e == nil {
 		e = s.mayBecome(adm)
 	}
-	p.tried() // before the answer, behind which the client may try again
+	tried(e != nil && e.undecided()) // before the answer, behind which the client may try again
 	if e != nil {
+		if s.waiting.Load() {
+			s.undo()
+		}
 		s.link.fail(in, e)
 		if e.undecided() {
 			return

@@ -63,6 +63,7 @@ type pass struct {
 	srv    *Server
 	mount  *mount
 	req    *http.Request
+	sent   *http.Request // req as replays show it again; of a handshake, see originalOf
 	w      recorder
 	method string // of req, which selects the route by another one
 	known  bool   // who asks: nobody is to be identified
@@ -73,8 +74,9 @@ type pass struct {
 	// that loggers and metrics of the chain see the status of a refusal.
 	admit func(ctx context.Context, id *Identity) error
 
-	keys         map[any]any // what the chain has left, for admit
-	before, once map[any]any // see beforeOnce
+	keys         map[any]any   // what the chain has left, for admit
+	before, once map[any]any   // see beforeOnce
+	came         *http.Request // to beforeOnce
 
 	// What the chain's end came to; concluded under visit.mu.
 	over     bool // the chain has returned: a conclusion comes too late

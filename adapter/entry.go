@@ -72,6 +72,7 @@ func (s *sioSocket) wait(adm *admission) {
 	s.socket.greeted = true
 	s.socket.mu.Unlock()
 	s.socket.waiting.Store(true)
+	s.socket.opening.Store(true)
 	s.connected()
 }
 
@@ -121,12 +122,16 @@ func (s *Socket) ask(adm *admission) (*admission, error) {
 }
 
 // askWith decides by a token that is for this socket alone.
-func (s *Socket) askWith(token string, adm *admission) (*admission, error) {
+func (s *Socket) askWith(token string, adm *admission) (found *admission, err error) {
 	srv, p := s.ns.srv, s.link.pending()
-	if e := p.try(); e != nil {
+	tried, e := p.try(s.Context())
+	if e != nil {
 		return nil, e
 	}
-	defer p.tried()
+	defer func() {
+		refused, _ := asError(err)
+		tried(err != nil && refused.undecided())
+	}()
 	now, e := srv.present(s.Context(), adm.shake, adm.mount, func(h http.Header) { h.Set("Authorization", "Bearer "+token) })
 	if e != nil {
 		return nil, e

@@ -8,6 +8,9 @@ import (
 
 // A Guard decides whether a socket may enter a namespace or an event. An
 // *Error reaches the client as it is; any other error as "internal".
+//
+// What a guard sends is held back until the socket is in, and is dropped with the
+// rooms that it has joined if it is not let in; OnConnect is the place for both.
 type Guard func(ctx context.Context, s *Socket) error
 
 // Role admits those who have one of the roles.

@@ -37,10 +37,10 @@ func snapshotKeys(c *gin.Context) map[any]any {
 }
 
 // beforeOnce and afterOnce stand around middlewares of UseOnce and UseEach in the
-// chain of a handshake, to tell what those leave.
+// chain of a handshake, to tell what those leave, and what they make of the request.
 func beforeOnce(c *gin.Context) {
 	if p, ok := c.Request.Context().Value(passKey{}).(*pass); ok {
-		p.before = snapshotKeys(c)
+		p.before, p.came = snapshotKeys(c), originalOf(c.Request)
 	}
 }
 
@@ -49,6 +49,7 @@ func afterOnce(c *gin.Context) {
 	if !ok {
 		return
 	}
+	take(p.sent, p.came, c.Request)
 	for k, v := range snapshotKeys(c) {
 		if _, had := p.before[k]; had {
 			continue // also of what it has replaced the chain decides anew

@@ -31,9 +31,9 @@ func (f *former) shows(r *http.Request, cookies string, shake *Handshake) bool {
 // nothing: it stands in URLs, and URLs end up in logs.
 //
 // The credential that the connection is bound to passes. Cookies that are
-// missing now do not; a token that is missing does, because browsers cannot
-// send one on an upgrade, and it is the handshake's that counts. About any other
-// credential the chain is asked: if it names the same user, or the one who has
+// missing now do not, unless a token is shown in their place; a token that is missing
+// does, because browsers cannot send one on an upgrade, and it is the handshake's that
+// counts. About any other credential the chain is asked: if it names the same user, or the one who has
 // logged in where nobody was, the connection is bound to it from then on.
 func (conn *sioConn) owns(r *http.Request) bool {
 	conn.mu.Lock()
@@ -47,7 +47,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	switch {
 	case adm.refusal != nil && token == "":
 		return true // there is no credential of the handshake, only those of sockets
-	case cookies == "" && adm.shake.cookies != "":
+	case cookies == "" && adm.shake.cookies != "" && token == "":
 		return false
 	case (token == "" || sameSecret(token, adm.token)) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
 		return true
@@ -56,7 +56,7 @@ func (conn *sioConn) owns(r *http.Request) bool {
 		if token != "" {
 			h.Set("Authorization", token)
 		}
-		if cookies != "" {
+		if h.Del("Cookie"); cookies != "" {
 			h.Set("Cookie", cookies)
 		}
 	})

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,7 +17,7 @@ import (
 // vouched for them, so they get little and not for long.
 const (
 	pendingInput      = 4 << 10 // bytes that one may send
-	pendingAttempts   = 3       // to show a credential, one at a time
+	pendingAttempts   = 3       // to show a credential, one after the other
 	pendingSockets    = 3       // namespaces that one may wait for
 	pendingPerAddress = 20
 	pendingPerServer  = 1000
@@ -33,8 +34,11 @@ type pending struct {
 
 	// Guarded by lobby.mu.
 	input    int
-	attempts int
-	busy     bool
+	attempts int           // that were refused
+	begun    int           // that were begun, but those that could not be decided
+	busy     chan struct{} // closed at the end of the one that is under way
+	queued   int           // that wait for that
+	proven   bool          // one was not in vain
 	over     bool
 }
 
@@ -76,6 +80,17 @@ func (l *lobby) enter(address string, timeout time.Duration, end func(engine.Cau
 	l.byAddress[address]++
 	l.wheel.Set(&p.timer, time.Now().Add(timeout), p)
 	return p, nil
+}
+
+// prove ends the wait of who has shown a credential.
+func (p *pending) prove() {
+	if p == nil {
+		return
+	}
+	p.lobby.mu.Lock()
+	p.proven = true
+	p.lobby.mu.Unlock()
+	p.leave()
 }
 
 // leave ends the wait, however it ended. It may be called again.
@@ -123,29 +138,53 @@ func (p *pending) hears(n int) bool {
 	return ok
 }
 
-// try begins an attempt to authenticate, unless another is under way.
-func (p *pending) try() *Error {
+// try begins an attempt to authenticate, once the one that is under way has ended: a
+// client may ask for several namespaces at once, each with a token. ctx is the
+// socket's. Its end has to be told by tried, of which the first call counts; one that
+// could not be decided is none.
+func (p *pending) try(ctx context.Context) (tried func(undecided bool), e *Error) {
 	if p == nil {
-		return nil
+		return func(bool) {}, nil
 	}
-	p.lobby.mu.Lock()
-	defer p.lobby.mu.Unlock()
-	if p.busy {
-		return &Error{Code: CodeTooFast, Message: "an attempt to authenticate is under way"}
+	l := p.lobby
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.queued >= pendingSockets {
+		return nil, errManyAttempts
 	}
-	p.busy = true
-	return nil
+	p.queued++
+	for p.busy != nil && ctx.Err() == nil {
+		busy := p.busy
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+	}
+	p.queued--
+	if ctx.Err() != nil || !p.proven && (p.over || p.begun >= pendingAttempts) {
+		return nil, errManyAttempts
+	}
+	p.begun++
+	ended := make(chan struct{})
+	p.busy = ended
+	return func(undecided bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if p.busy != ended {
+			return
+		}
+		if undecided {
+			p.begun--
+		}
+		p.busy = nil
+		close(ended)
+	}, nil
 }
 
-// tried is the end of an attempt.
-func (p *pending) tried() {
-	if p == nil {
-		return
-	}
-	p.lobby.mu.Lock()
-	p.busy = false
-	p.lobby.mu.Unlock()
-}
+// errManyAttempts refuses one more, of a connection that is about to be closed.
+var errManyAttempts = &Error{Code: CodeTooFast, Message: "too many attempts to authenticate"}
 
 // failed counts an attempt that was refused, once the client has been told. The
 // last one ends the connection.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
@@ -23,7 +24,7 @@ const (
 // one socket, and the handler of its connection.
 type plainConn struct {
 	socket *Socket
-	conn   *engine.Conn
+	conn   atomic.Pointer[engine.Conn] // nil while the handshake is under way
 
 	waits *pending // to be authenticated; set before the start
 
@@ -103,21 +104,21 @@ func encode(v any) ([]byte, error) {
 }
 
 func (p *plainConn) send(frames []engine.Frame, volatile bool) error {
-	return p.conn.SendAll(frames, volatile)
+	return p.conn.Load().SendAll(frames, volatile) // until there is one, frames are held back
 }
 
 func (p *plainConn) connected() {
 	data := `{"sid":"` + p.socket.id + `"}` // base32
 	b := engine.NewBuilder(len(data) + 32)
 	b.Append(func(dst []byte) []byte { return plain.AppendEvent(dst, plain.Connect, []byte(data), nil) })
-	_ = p.conn.Send(b.Text())
+	_ = p.conn.Load().Send(b.Text())
 }
 
 func (p *plainConn) refuse(e *Error) {
-	_ = p.conn.Send(errorFrame(nil, "", e))
+	_ = p.conn.Load().Send(errorFrame(nil, "", e))
 	c := causeOf(ReasonRefused)
 	c.Code, c.Text = closeCodeFor(e), e.Code
-	p.conn.Close(c)
+	p.conn.Load().Close(c)
 }
 
 // reply is written by the dispatcher itself if nobody else is writing: the
@@ -135,12 +136,12 @@ func (p *plainConn) reply(in incoming, out any) error {
 	}
 	b := engine.NewBuilder(len(data) + len(in.id) + 32)
 	b.Append(func(dst []byte) []byte { return plain.AppendReply(dst, in.id, data) })
-	_ = p.conn.SendNow(b.Text())
+	_ = p.conn.Load().SendNow(b.Text())
 	return nil
 }
 
 func (p *plainConn) fail(in incoming, e *Error) {
-	_ = p.conn.SendNow(errorFrame(in.id, shortName(in.event), e))
+	_ = p.conn.Load().SendNow(errorFrame(in.id, shortName(in.event), e))
 }
 
 func (p *plainConn) pending() *pending {
@@ -151,16 +152,38 @@ func (p *plainConn) pending() *pending {
 }
 
 func (p *plainConn) proven() {
-	p.waits.leave()
-	p.conn.Limit(0)
+	p.waits.prove()
+	p.conn.Load().Limit(0)
 }
 
-// end ends a connection that waits.
-func (p *plainConn) end(c engine.Cause) { p.conn.Close(c) }
+func (p *plainConn) close(r Reason) { p.end(causeOf(r)) }
+func (p *plainConn) pause()         { p.conn.Load().Pause() }
+func (p *plainConn) resume()        { p.conn.Load().Resume() }
 
-func (p *plainConn) close(r Reason) { p.conn.Close(causeOf(r)) }
-func (p *plainConn) pause()         { p.conn.Pause() }
-func (p *plainConn) resume()        { p.conn.Resume() }
+// end ends the connection. While the handshake is under way, in which guards may do
+// with the socket what they like, there is none: then the socket has ended, which
+// opened looks at.
+func (p *plainConn) end(c engine.Cause) {
+	conn := p.conn.Load()
+	if conn == nil {
+		p.socket.ended(Reason(c.Reason))
+		conn = p.conn.Load() // it may have come meanwhile, and nobody have looked since
+	}
+	if conn != nil {
+		conn.Close(c)
+	}
+}
+
+// opened is told of the connection that the handshake has become.
+func (p *plainConn) opened(conn *engine.Conn) {
+	p.conn.Store(conn)
+	p.socket.mu.Lock()
+	closed, r := p.socket.closed, p.socket.reason
+	p.socket.mu.Unlock()
+	if closed {
+		conn.Close(causeOf(r))
+	}
+}
 
 func errorFrame(id json.RawMessage, event string, e *Error) engine.Frame {
 	body := e.json()
@@ -234,7 +257,7 @@ func (p *plainConn) reject(id json.RawMessage, what string) {
 	p.bad++
 	tooMany := p.bad >= maxBad
 	p.mu.Unlock()
-	_ = p.conn.Send(errorFrame(id, "", &Error{Code: CodeBadRequest, Message: what}))
+	_ = p.conn.Load().Send(errorFrame(id, "", &Error{Code: CodeBadRequest, Message: what}))
 	if tooMany {
 		p.close(ReasonParse)
 	}

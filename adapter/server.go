@@ -367,22 +367,23 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		s.refuse(c, e)
 		return
 	}
-	opened := false // from then on the socket's end leaves the namespace
-	defer func() {
-		if !opened {
-			ns.leave()
-		}
-	}()
 	both := &plainSocket{}
 	sock, link := &both.socket, &both.conn
 	sock.ns, sock.id = ns, randomID()
 	link.socket, sock.link = sock, link
+	opened := false
+	defer func() {
+		if !opened {
+			sock.ended(ReasonRefused) // and leaves the namespace, and what guards have joined
+		}
+	}()
 	adm := s.admit(c, m, ns, func(ctx context.Context, adm *admission) error {
 		if err := ns.admits(adm.identity); err != nil || len(ns.guards) == 0 {
 			return err
 		}
 		sock.take(adm)
 		sock.ref, sock.sessionID = adm.ref, adm.sessionID // guards may ask for the session
+		sock.opening.Store(true)                          // what they send is held back
 		return ns.guard(&eventContext{Context: ctx, socket: sock, identity: adm.identity, keys: adm.keys}, sock)
 	})
 	if adm == nil {
@@ -390,6 +391,7 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	}
 	sock.take(adm)
 	if adm.refusal != nil {
+		sock.undo()
 		var e *Error
 		if link.waits, e = s.lobby.enter(adm.address, s.cfg.AuthTimeout, link.end); e != nil {
 			ns.turnAway(r, e)
@@ -409,15 +411,18 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	}
 	s.deafen(c)
 	opened = true
-	link.conn = conn
+	link.opened(conn)
 	if adm.refusal != nil {
 		sock.waiting.Store(true)
+		sock.opening.Store(true)
 		conn.Limit(pendingInput)
 		conn.Start()
 		return
 	}
 	s.follow.add(sock, adm)
-	sock.start(adm, nil)
+	if !sock.start(adm, nil) {
+		s.follow.remove(sock)
+	}
 	conn.Start()
 }
 

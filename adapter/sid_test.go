@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -346,6 +347,39 @@ func TestP20CookieOfAnyKindIsNeeded(t *testing.T) {
 	} {
 		if status, body, _ := engineDo(t, b, "POST", enginePath+"&sid="+open.SID, "6", tt.header); status != tt.status {
 			t.Errorf("a POST with %v: %d %s, want %d", tt.header, status, body, tt.status)
+		}
+	}
+}
+
+// TestP20TokenInThePlaceOfCookies: a client that shows its token with every request
+// need not keep the cookies that middlewares give it, as most that are no browsers do
+// not. Whose token it is is asked without them.
+func TestP20TokenInThePlaceOfCookies(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{}, func(s *tokenSite) {
+		s.Server.UseOnce(func(c *gin.Context) { c.SetCookie("csrf", "7", 3600, "/", "", false, true) })
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	b.HTTP.Jar = nil
+	header := func(name, value string) http.Header { return http.Header{name: {value}} }
+	for _, tt := range []struct {
+		header http.Header
+		status int
+	}{
+		{header("Authorization", "Bearer alice"), 200},
+		{header("Authorization", "Bearer alice2"), 200},
+		{header("Authorization", "Bearer mallory"), 403},
+		{header("Authorization", "Bearer bad"), 403},
+		{nil, 403},
+	} {
+		_, body, _ := engineDo(t, b, "GET", enginePath, "", header("Authorization", "Bearer alice"))
+		var open struct{ SID string }
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(body, "0")), &open); err != nil {
+			t.Fatalf("handshake: %s", body)
+		}
+		for range 2 {
+			if status, body, _ := engineDo(t, b, "POST", enginePath+"&sid="+open.SID, "6", tt.header); status != tt.status {
+				t.Errorf("a POST with %v: %d %s, want %d", tt.header, status, body, tt.status)
+			}
 		}
 	}
 }

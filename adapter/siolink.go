@@ -27,7 +27,7 @@ func (s *sioSocket) proven() {
 	s.own = true
 	s.conn.mu.Unlock()
 	if waits := s.conn.waits.Swap(nil); waits != nil {
-		waits.leave()
+		waits.prove()
 		s.conn.session.Limit(0)
 	}
 }

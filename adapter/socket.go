@@ -30,7 +30,7 @@ type Socket struct {
 
 	shake    atomic.Pointer[Handshake]
 	identity atomic.Pointer[Identity]
-	opening  atomic.Bool // OnConnect is running; what is sent is held back
+	opening  atomic.Bool // guards or OnConnect are asked; what is sent is held back
 	waiting  atomic.Bool // to be authenticated
 	expiry   engine.Timer
 
@@ -231,7 +231,7 @@ func (s *Socket) tap(m *message) {
 	}
 }
 
-// queue queues an event, or holds it back until OnConnect has let the socket in.
+// queue queues an event, or holds it back until the socket is let in.
 func (s *Socket) queue(m *message, volatile bool) error {
 	frames, err := s.link.encode(m.in(s.ns))
 	if err != nil {
@@ -272,6 +272,15 @@ func (s *Socket) hold(frames []engine.Frame) (held bool, err error) {
 	s.heldBytes += n
 	s.mu.Unlock()
 	return true, nil
+}
+
+// undo takes back what guards have done with a socket that they did not let in, and
+// that waits: it is in no room, and gets nothing of what was sent to it.
+func (s *Socket) undo() {
+	_ = s.Leave(s.Rooms()...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.heldBytes = nil, 0
 }
 
 // start opens the socket, before the first byte of it is read: the connect

@@ -1,0 +1,108 @@
+package adapter_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/gin-usher/usher/adapter"
+	"github.com/gin-usher/usher/adapter/adaptertest"
+)
+
+// TestGuardsMayUseTheSocket: a guard may put the socket into a room, send to it and
+// end it, over every transport: also while the handshake of a plain WebSocket is under
+// way and there is no connection yet, where who wrote to the room met nothing and
+// panicked. Of a socket that is not let in nothing stays.
+func TestGuardsMayUseTheSocket(t *testing.T) {
+	for _, tr := range []adaptertest.Transport{adaptertest.Plain, adaptertest.WebSocket, adaptertest.Polling} {
+		t.Run(string(tr), func(t *testing.T) {
+			s := guardedSite(t)
+			write := func() {
+				t.Helper()
+				if err := s.Server.Of("/admin").To("staff").Emit("is anybody there"); err != nil {
+					t.Error(err)
+				}
+			}
+			b := adaptertest.NewBrowser(t, s.URL)
+			way := adaptertest.Way{Transport: tr, Namespace: "/admin", Header: http.Header{"Authorization": {"Bearer alice"}}}
+			if _, refusal := b.TryConnect(way); refusal == nil || refusal.Message != "not you" {
+				t.Errorf("alice: %+v", refusal)
+			}
+			write()
+			await(t, "the room is empty", func() bool { return s.Server.Left([]string{"staff"}, nil)["room staff of /admin"] == 0 })
+
+			way.Header = http.Header{"Authorization": {"Bearer root"}}
+			c := b.Connect(way)
+			c.Event("somebody is at the door")
+			write()
+			c.Event("is anybody there")
+
+			if tr != adaptertest.Plain {
+				return
+			}
+			way.Header = http.Header{"Authorization": {"Bearer ended"}}
+			ended, _, err := b.TryDial(ws+"?nsp=/admin", way.Header)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := ended.Closed(); code != 1000 {
+				t.Errorf("ended by a guard: %d, want 1000", code)
+			}
+			await(t, "one is in the room", func() bool { return s.Server.Left([]string{"staff"}, nil)["room staff of /admin"] == 1 })
+		})
+	}
+}
+
+// TestWhoWaitsGetsNothingFromARoom: a guard that puts sockets into a room has done so
+// with one that the next guard refuses. It waits to show another token, and is nobody.
+func TestWhoWaitsGetsNothingFromARoom(t *testing.T) {
+	s := guardedSite(t)
+	c, _, err := adaptertest.NewBrowser(t, s.URL).TryDial(ws+"?nsp=/admin", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"alice","id":1}`)
+	if f := c.Event("reply"); f.Error == nil || f.Error.Message != "not you" {
+		t.Errorf("alice: %s", f)
+	}
+	if err := s.Server.Of("/admin").To("staff").Emit("is anybody there"); err != nil {
+		t.Error(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"root","id":2}`)
+	c.Event("connect")
+	c.Event("reply")
+	c.Must("me", nil, nil)
+	got := 0
+	for _, f := range c.Rest() {
+		if f.Type != "somebody is at the door" {
+			t.Errorf("%s", f)
+		}
+		got++
+	}
+	if got != 1 {
+		t.Errorf("%d events of root's own, want 1", got)
+	}
+}
+
+// guardedSite has a namespace "/admin" for root, whose first guard puts sockets into a
+// room and tells the room.
+func guardedSite(t *testing.T) *tokenSite {
+	t.Helper()
+	return newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) {
+		admin := s.Server.Of("/admin")
+		admin.Require(func(_ context.Context, sock *adapter.Socket) error {
+			if err := sock.Join("staff"); err != nil {
+				return err
+			}
+			return admin.To("staff").Emit("somebody is at the door")
+		}, func(ctx context.Context, sock *adapter.Socket) error {
+			switch id, _ := adapter.IdentityOf(ctx); id.UserID {
+			case "root":
+				return nil
+			case "ended":
+				return sock.Disconnect()
+			}
+			return &adapter.Error{Code: adapter.CodeUnauthenticated, Message: "not you"}
+		})
+	})
+}
