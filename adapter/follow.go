@@ -45,7 +45,7 @@ type binding struct {
 	timer     engine.Timer
 	next      *binding // of the same session
 	sockets   []*Socket
-	renewed   *http.Cookie // of the session, which the next replay is to show: see follower.renewed
+	renewed   *http.Cookie // of the session, which the next replay is to show: see follower.recookieLater
 
 	ran     time.Duration // start of the last replay, or the handshake, by follower.now
 	ends    time.Duration // when the session expires in its store, as far as is known; zero if it is not

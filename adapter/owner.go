@@ -56,7 +56,8 @@ func (conn *sioConn) owns(r *http.Request) bool {
 		if token != "" {
 			h.Set("Authorization", token)
 		}
-		if h.Del("Cookie"); cookies != "" {
+		h.Del("Cookie")
+		if cookies != "" {
 			h.Set("Cookie", cookies)
 		}
 	})

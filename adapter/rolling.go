@@ -236,9 +236,9 @@ func (f *follower) recookie(id string, cookie *http.Cookie) {
 	}
 }
 
-// renewed is recookie for the cookie that a page has given to the browser. It waits for
+// recookieLater is recookie for the cookie that a page has given to the browser. It waits for
 // the replay that follows every save: a session may be saved more often than that.
-func (f *follower) renewed(id string, cookie *http.Cookie) {
+func (f *follower) recookieLater(id string, cookie *http.Cookie) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.ofSessionLocked(id) {

@@ -290,7 +290,7 @@ func (st *store) Save(r *http.Request, w http.ResponseWriter, session *gsessions
 	case session.ID == "":
 		st.srv.follow.superseded(id, l.name, l.cookie)
 	case l.renewed != nil:
-		st.srv.follow.renewed(id, l.renewed)
+		st.srv.follow.recookieLater(id, l.renewed)
 	}
 	st.srv.sessionSaved(id)
 	return nil
