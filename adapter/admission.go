@@ -36,15 +36,18 @@ type admission struct {
 // chain. If the request is not let through it is answered, and nil returned,
 // unless it may wait: then the admission has the refusal, and names nobody.
 func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(context.Context, *admission) error) *admission {
-	req := originalOf(c.Request)
+	req, path, host := c.Request, c.Request.URL.Path, c.Request.Host
 	adm := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount()}
-	p := &pass{srv: s, mount: m, req: c.Request, sent: req}
+	p := &pass{srv: s, mount: m, req: req}
 	p.admit = func(ctx context.Context, id *Identity) error {
-		adm.identity, adm.keys, adm.token = id, p.keys, req.Header.Get("Authorization")
+		if p.unkept != nil {
+			return p.unkept
+		}
+		adm.identity, adm.keys, adm.token = id, p.keys, p.sent.authorization()
 		adm.hang(p)
-		var err error
-		if adm.shake, err = record(req, p.w.header); err != nil || decide == nil {
-			return err
+		adm.shake = p.sent.answered(path, host, p.w.header)
+		if decide == nil {
+			return nil
 		}
 		return decide(ctx, adm)
 	}
@@ -55,20 +58,15 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 		s.reject(c, p)
 		return nil
 	case refused:
-		if !s.mayWait(p, req, decide != nil) {
+		if p.unkept != nil || !s.mayWait(p, req, decide != nil) {
 			n.turnAway(req, p.refused())
 			s.reject(c, p)
 			return nil
 		}
 		adm.identity, adm.keys, adm.refusal = nil, nil, p.refused()
-		var err error
-		if adm.shake, err = record(req, p.w.header); err != nil {
-			n.turnAway(req, s.refusal(err))
-			s.refuse(c, s.refusal(err))
-			return nil
-		}
+		adm.shake = p.sent.answered(path, host, p.w.header)
 	}
-	if e := s.checkRivals(req, adm); e != nil {
+	if e := s.checkRivals(req.Context(), p.sent.cookies, adm); e != nil {
 		n.turnAway(req, e)
 		s.refuse(c, e)
 		return nil
@@ -81,9 +79,9 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	c.Status(p.open)
 	adm.answer = answerHeaders(c, p)
 	// Middlewares may have set cookies while they unwound, or above the route.
-	adm.shake = adm.shake.answered(req, adm.answer)
+	adm.shake = adm.shake.answered(path, host, adm.answer)
 	adm.hang(p)
-	adm.bind(req, s.cfg.Cookie)
+	adm.bind(s.cfg.Cookie)
 	s.link(adm, req)
 	return adm
 }

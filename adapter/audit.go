@@ -67,7 +67,7 @@ func (n *Namespace) turnAway(r *http.Request, e *Error) {
 	if len(n.onRefused) == 0 {
 		return
 	}
-	h, err := record(r, nil)
+	h, err := record(r)
 	if err != nil {
 		h = nil // it is one that cannot be kept
 	}

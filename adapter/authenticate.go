@@ -132,7 +132,7 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	change(like.Header)
 	now := &admission{mount: m, ran: time.Now().UnixNano(), seen: s.follow.changeCount(), token: like.Header.Get("Authorization")}
 	var err error
-	if now.shake, err = record(like, nil); err != nil {
+	if now.shake, err = record(like); err != nil {
 		return nil, s.refusal(err)
 	}
 	now.shake.issued = was.issued
@@ -149,6 +149,6 @@ func (s *Server) present(ctx context.Context, was *Handshake, m *mount, change f
 	if now.isNobody() {
 		now.visitor = visitorOf(like)
 	}
-	now.bind(like, s.cfg.Cookie)
+	now.bind(s.cfg.Cookie)
 	return now, nil
 }

@@ -63,7 +63,8 @@ type pass struct {
 	srv    *Server
 	mount  *mount
 	req    *http.Request
-	sent   *http.Request // req as replays show it again; of a handshake, see originalOf
+	sent   *Handshake // req as replays show it again, of a handshake: see amended
+	unkept error      // why there is none
 	w      recorder
 	method string // of req, which selects the route by another one
 	known  bool   // who asks: nobody is to be identified
@@ -280,6 +281,9 @@ func (s *Server) refusal(err error) *Error {
 func (p *pass) run(method string) (o outcome) {
 	if n := len(p.srv.chain); n > 0 {
 		growStack(n)
+	}
+	if method == methodHandshake {
+		p.sent, p.unkept = record(p.req)
 	}
 	p.open, p.method = statusOpen(p.req), p.req.Method
 	p.req = p.req.WithContext(passContext{p.req.Context(), p})

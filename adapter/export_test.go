@@ -54,11 +54,11 @@ func (s *Server) Open() int { return len(s.sockets()) }
 
 // RequestAgain returns r as a replay would see it.
 func RequestAgain(r *http.Request, answer http.Header) (*http.Request, error) {
-	h, err := record(r, answer)
+	h, err := record(r)
 	if err != nil {
 		return nil, err
 	}
-	return h.parse(r.Context())
+	return h.answered(r.URL.Path, r.Host, answer).parse(r.Context())
 }
 
 type closeLink struct {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -62,22 +63,22 @@ type binding struct {
 // Were such sockets bound together, each replay would make them all who the first of
 // them is. Anonymous sockets without any credential have an empty key and a binding
 // each. sticky is the cookie by which load balancers keep connections apart.
-func (adm *admission) bind(r *http.Request, sticky string) {
+func (adm *admission) bind(sticky string) {
 	if adm.sessionID == "" && adm.token == "" {
 		return
 	}
-	query := ""
-	if r.URL.RawQuery != "" {
-		values := r.URL.Query()
+	line, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
+	target, query, _ := strings.Cut(string(bytes.TrimSuffix(line, []byte(" HTTP/1.1"))), "?")
+	if query != "" {
+		values, _ := url.ParseQuery(query)
 		for _, k := range [...]string{"EIO", "transport", "t", "sid", "b64", "nsp", "refusals"} {
 			values.Del(k) // the protocol's own
 		}
 		query = values.Encode()
 	}
-	_, headers, _ := bytes.Cut(adm.shake.head, []byte("\r\n"))
 	certificate := ""
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		certificate = string(r.TLS.PeerCertificates[0].Raw)
+	if state := adm.shake.tls; state != nil && len(state.PeerCertificates) > 0 {
+		certificate = string(state.PeerCertificates[0].Raw)
 	}
 	// Of the session the id is known, and its cookie may be signed anew each time;
 	// unless it is in there, where that of a tab which was opened before a page
@@ -90,7 +91,7 @@ func (adm *admission) bind(r *http.Request, sticky string) {
 	defer heads.Put(b)
 	b.Reset()
 	b.Write(binary.AppendUvarint(b.AvailableBuffer(), adm.mount.number))
-	for _, part := range [...]string{r.Method, r.URL.EscapedPath(), query, withoutPort(r.RemoteAddr), certificate} {
+	for _, part := range [...]string{target, query, withoutPort(adm.shake.remote), certificate} {
 		b.Write(binary.AppendUvarint(b.AvailableBuffer(), uint64(len(part)))) // no part can pass for two
 		b.WriteString(part)
 	}

@@ -39,12 +39,11 @@ var (
 // megabyte through, which is a request's to hold and not an idle socket's.
 const maxHandshake = 64 << 10
 
-// record keeps what identifies r. Set-Cookie headers that the answer carries
-// are patched in: from now on the browser sends those.
+// record keeps what identifies r.
 //
 // Middlewares may have put into r what net/http would not have taken from a
 // client. What would be read back as another request is refused.
-func record(r *http.Request, answer http.Header) (*Handshake, error) {
+func record(r *http.Request) (*Handshake, error) {
 	uri := r.URL.RequestURI()
 	if !isTarget(uri, r.URL) || !isLine(r.Host) {
 		return nil, &Error{Code: CodeBadRequest, Message: "expected a request line and a Host that HTTP allows"}
@@ -84,14 +83,13 @@ func record(r *http.Request, answer http.Header) (*Handshake, error) {
 	if n := b.Len() + len(cookies); n > maxHandshake {
 		return nil, &Error{Code: CodeBadRequest, Message: fmt.Sprintf("expected at most %d bytes of headers, got %d", maxHandshake, n)}
 	}
-	h := &Handshake{
+	return &Handshake{
 		head:    bytes.Clone(b.Bytes()),
 		cookies: cookies,
 		remote:  r.RemoteAddr,
 		tls:     r.TLS,
 		issued:  time.Now().UnixNano(),
-	}
-	return h.answered(r, answer), nil
+	}, nil
 }
 
 // isTarget reports whether uri, which stands for u, can be read back as the target
@@ -164,23 +162,24 @@ func (h *Handshake) RemoteAddr() string { return h.remote }
 // Header returns a copy of the handshake's headers.
 func (h *Handshake) Header() http.Header { return h.Request(context.Background()).Header }
 
-// answered returns h as the client would send it again once it has the answer.
-func (h *Handshake) answered(r *http.Request, answer http.Header) *Handshake {
+// answered returns h as the client, which has asked for a path of a host, would send it
+// again once it has the answer: with the cookies that this one sets.
+func (h *Handshake) answered(path, host string, answer http.Header) *Handshake {
 	set := setCookies(answer)
-	return h.withCookies(slices.DeleteFunc(set, func(c *http.Cookie) bool { return !comesBack(c, r) }))
+	return h.withCookies(slices.DeleteFunc(set, func(c *http.Cookie) bool { return !comesBack(c, path, host) }))
 }
 
-// comesBack reports whether a cookie set by the answer to r is sent with
-// requests for r's URL: RFC 6265, sections 5.1.3 and 5.1.4.
-func comesBack(c *http.Cookie, r *http.Request) bool {
+// comesBack reports whether a cookie set by the answer to a request is sent with others
+// for the same path and host: RFC 6265, sections 5.1.3 and 5.1.4.
+func comesBack(c *http.Cookie, path, host string) bool {
 	if strings.HasPrefix(c.Path, "/") {
-		rest, below := strings.CutPrefix(r.URL.Path, c.Path)
+		rest, below := strings.CutPrefix(path, c.Path)
 		if !below || rest != "" && !strings.HasPrefix(rest, "/") && !strings.HasSuffix(c.Path, "/") {
 			return false
 		}
 	}
 	domain := strings.ToLower(strings.TrimPrefix(c.Domain, "."))
-	host := strings.ToLower(withoutPort(r.Host))
+	host = strings.ToLower(withoutPort(host))
 	return domain == "" || host == domain || strings.HasSuffix(host, "."+domain)
 }
 

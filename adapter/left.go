@@ -49,7 +49,9 @@ func afterOnce(c *gin.Context) {
 	if !ok {
 		return
 	}
-	take(p.sent, p.came, c.Request)
+	if p.unkept == nil {
+		p.sent, p.unkept = p.sent.amended(p.came, c.Request)
+	}
 	for k, v := range snapshotKeys(c) {
 		if _, had := p.before[k]; had {
 			continue // also of what it has replaced the chain decides anew

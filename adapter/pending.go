@@ -219,7 +219,7 @@ func (l *lobby) closeAll(c engine.Cause) {
 // mayWait reports whether a request that the chain has refused may show a
 // credential later: it has shown none, and that is what it was refused for.
 func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
-	if !s.takes(inFirstMessage) && (plain || !s.takes(inAuth)) || req.Header.Get("Authorization") != "" {
+	if !s.takes(inFirstMessage) && (plain || !s.takes(inAuth)) || p.sent.authorization() != "" {
 		return false
 	}
 	if l := p.session(); l != nil && l.base[keyUser] != nil {

@@ -139,7 +139,7 @@ func handshakeOf(t *backplane.Socket) *Handshake {
 		r.URL.Path, r.URL.RawPath = u.Path, u.RawPath
 	}
 	r.Header.Del("Host")
-	shake, err := record(r, nil)
+	shake, err := record(r)
 	if err != nil {
 		shake = &Handshake{head: []byte("GET / HTTP/1.1\r\nHost: \r\n\r\n")}
 	}

@@ -264,7 +264,7 @@ func (f *follower) discover(sockets []*Socket, p *pass, found *admission) {
 	for _, s := range sockets {
 		adm := *found
 		adm.mount, adm.shake, adm.ref, adm.ends = s.mount, s.shake.Load(), p.session().ref(), p.session().expires
-		adm.bind(p.req, f.srv.cfg.Cookie)
+		adm.bind(f.srv.cfg.Cookie)
 		f.rebind(s, &adm)
 	}
 }

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"context"
 	"net/http"
 	"strings"
 )
@@ -16,16 +17,16 @@ const maxRivals = 4
 // path, the pages would be one person's and the sockets the attacker's. Which of
 // the two is meant, no server can tell; so neither is let in. Values that name
 // nobody are let be, as leftovers of an older path are.
-func (s *Server) checkRivals(req *http.Request, adm *admission) *Error {
+func (s *Server) checkRivals(ctx context.Context, cookies string, adm *admission) *Error {
 	if adm.identity == nil {
 		return nil
 	}
-	rivals := rivalCookies(req)
+	rivals := rivalCookies(cookies)
 	if len(rivals) > maxRivals {
 		return &Error{Code: CodeBadRequest, Message: "expected each cookie once, got many values for the same names"}
 	}
 	for _, rival := range rivals {
-		other, e := s.present(req.Context(), adm.shake, adm.mount, func(h http.Header) {
+		other, e := s.present(ctx, adm.shake, adm.mount, func(h http.Header) {
 			h.Set("Cookie", rival+"; "+h.Get("Cookie")) // the first is the one that counts
 		})
 		switch {
@@ -39,12 +40,13 @@ func (s *Server) checkRivals(req *http.Request, adm *admission) *Error {
 	return nil
 }
 
-// rivalCookies returns the cookies of r that have a name which another one before
-// them has, and another value.
-func rivalCookies(r *http.Request) (rivals []string) {
-	if lines := r.Header["Cookie"]; len(lines) == 0 || len(lines) == 1 && !strings.Contains(lines[0], ";") {
+// rivalCookies returns those of a Cookie header that have a name which another one
+// before them has, and another value.
+func rivalCookies(header string) (rivals []string) {
+	if !strings.Contains(header, ";") {
 		return nil
 	}
+	r := &http.Request{Header: http.Header{"Cookie": {header}}}
 	first := make(map[string]string)
 	for _, c := range r.Cookies() {
 		if value, has := first[c.Name]; !has {

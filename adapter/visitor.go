@@ -89,7 +89,7 @@ func (s *Server) followVisitor(r *http.Request, to *loaded) {
 		}
 		now := &admission{mount: sock.mount, sessionID: to.id, ref: to.ref()}
 		now.shake = sock.shake.Load().withCookies(cookies)
-		now.bind(now.shake.Request(r.Context()), s.cfg.Cookie)
+		now.bind(s.cfg.Cookie)
 		if over, ok := sock.link.(*sioSocket); ok {
 			over.follow(to.id, now.shake)
 		}

@@ -51,12 +51,15 @@ func withoutSignature(token string) string {
 	return token
 }
 
-// token returns the token that the handshake shows in Authorization, "" if none.
-func (h *Handshake) token() string {
+// authorization returns what the handshake shows in Authorization, "" if nothing.
+func (h *Handshake) authorization() string {
 	_, rest, _ := bytes.Cut(h.head, []byte("\r\nAuthorization: "))
 	line, _, _ := bytes.Cut(rest, []byte("\r\n"))
-	return bareToken(string(line))
+	return string(line)
 }
+
+// token returns the token that the handshake shows there, "" if none.
+func (h *Handshake) token() string { return bareToken(h.authorization()) }
 
 // socketsOf returns the open sockets that are meant.
 func (s *Server) socketsOf(w Who) (found []*Socket) {
