@@ -162,6 +162,7 @@ func (h *hearing) Run() {
 		} else {
 			srv.follow.tell(slices.Collect(maps.Keys(due))...)
 		}
+		srv.settle()
 		for sock := range srv.bound() {
 			at, meant := time.Time{}, all
 			token := ""
