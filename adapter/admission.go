@@ -20,6 +20,7 @@ type admission struct {
 	shake     *Handshake
 	ref       sessionRef
 	sessionID string
+	others    []string    // sessions that were loaded besides
 	ends      time.Time   // when the session expires, as far as is known
 	token     string      // Authorization, as the chain saw it
 	visitor   visitorLink // where nobody is named by anything
@@ -89,7 +90,7 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 // hang notes the session that the pass has found.
 func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
-		adm.sessionID, adm.ref, adm.ends = l.id, l.ref(), l.expires
+		adm.sessionID, adm.ref, adm.ends, adm.others = l.id, l.ref(), l.expires, p.others(l)
 	}
 }
 

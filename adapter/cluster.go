@@ -409,7 +409,11 @@ func (c *cluster) endedElsewhere(ended []backplane.Ended) {
 		if life <= 0 {
 			continue
 		}
-		if c.srv.ended.addFar(e.Session, life) && life > tombstoneLife {
+		news := c.srv.ended.addFar(e.Session, life)
+		if news {
+			c.srv.follow.tell(mark{bySession, e.Session}) // also those that it has no socket of yet
+		}
+		if news && life > tombstoneLife {
 			// Its store has not forgotten it. Each node writes down what it is
 			// told: the other may keep its endings where this one cannot read.
 			lasting = append(lasting, endingOfSession(e.Session, life))

@@ -59,6 +59,7 @@ func (c *cluster) revokedElsewhere(revoked []backplane.Revocation) {
 			if c.srv.ended.addFar(m.hash, life) {
 				news = append(news, endingOfSession(m.hash, life))
 				c.keepHeard(recentEnd{m.hash, time.Now().Add(life)})
+				c.srv.follow.tell(m)
 			}
 			if id := c.srv.follow.sessionOf(m.hash); id != "" {
 				c.srv.closeSession(id, ReasonRevoked)
@@ -161,6 +162,7 @@ func (h *hearing) Run() {
 		} else {
 			srv.follow.tell(slices.Collect(maps.Keys(due))...)
 		}
+		srv.settle()
 		for sock := range srv.bound() {
 			at, meant := time.Time{}, all
 			token := ""

@@ -32,6 +32,7 @@ func (s *sioSocket) decide(adm *admission) {
 		if srv.over(adm) {
 			// Before the start: no handler runs for a session that has ended.
 			s.socket.deny(errOver)
+			srv.follow.remove(sock) // its connection may have been lost before it was added
 			return
 		}
 		if !sock.start(adm, func(context.Context) (*admission, error) { return sock.ask(adm) }) {

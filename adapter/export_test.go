@@ -16,6 +16,7 @@ func (s *Server) Left(rooms, users []string) map[string]int {
 	}
 	s.follow.mu.Lock()
 	note("bindings", len(s.follow.bindings))
+	note("other sessions", len(s.follow.others.of)+len(s.follow.others.bindings))
 	note("queue", len(s.follow.queue))
 	note("runners", s.follow.runners)
 	note("hashed sessions", len(s.follow.hashed))

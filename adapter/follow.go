@@ -26,6 +26,7 @@ type follower struct {
 	bindings map[string]*binding    // lists, by session id or else by key
 	hashed   map[sessionHash]string // ids of those sessions; nil without a cluster
 	visitors map[visitorLink][]*Socket
+	others   others
 	changes  changeLog  // of whom, for those who are being looked at
 	queue    []*binding // wait for a runner
 	runners  int
@@ -125,7 +126,7 @@ func (f *follower) add(s *Socket, adm *admission) {
 	f.mu.Lock()
 	b := f.hangLocked(s, adm)
 	s.checked = f.now()
-	changed := f.changes.since(adm.seen, whosOf(s.Identity(), s.sessionID, s.shake.Load().token()))
+	changed := f.sinceLocked(s, adm.seen)
 	f.mu.Unlock()
 	if changed || !adm.ends.IsZero() && !time.Now().Before(adm.ends) { // or it has expired meanwhile
 		f.trigger(b)
@@ -136,6 +137,7 @@ func (f *follower) add(s *Socket, adm *admission) {
 func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
 	b := f.bindLocked(s, adm.sessionID, adm.binding, adm.ends)
 	s.ref = adm.ref
+	f.noteOthersLocked(b, adm.others)
 	if adm.visitor != "" {
 		b.visitor = adm.visitor
 		f.visitors[adm.visitor] = append(f.visitors[adm.visitor], s)
@@ -295,6 +297,7 @@ func (f *follower) unbindLocked(s *Socket) {
 	}
 	if len(b.sockets) == 0 {
 		f.srv.eng.Wheel().Stop(&b.timer)
+		f.forgetOthersLocked(b)
 		f.forgetLocked(b)
 	}
 }
@@ -307,9 +310,7 @@ func (f *follower) forgetLocked(b *binding) {
 	if f.bindings[g] == b {
 		if b.next == nil {
 			delete(f.bindings, g)
-			if f.hashed != nil && b.sessionID != "" {
-				delete(f.hashed, hashSession(b.sessionID))
-			}
+			f.unhashLocked(b.sessionID)
 		} else {
 			f.bindings[g] = b.next
 		}
@@ -337,7 +338,7 @@ func (f *follower) changeCount() uint64 {
 func (f *follower) missed(s *Socket, seen uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.changes.since(seen, whosOf(s.Identity(), s.sessionID, s.shake.Load().token()))
+	return f.sinceLocked(s, seen)
 }
 
 // ofSessionLocked returns the bindings of one session, whatever else their
@@ -354,7 +355,7 @@ func (f *follower) ofSessionLocked(id string) (found []*binding) {
 func (f *follower) saved(id string, h sessionHash) {
 	f.mu.Lock()
 	f.changes.add(mark{bySession, h})
-	found := f.ofSessionLocked(id)
+	found := append(f.ofSessionLocked(id), f.others.bindings[id]...)
 	f.mu.Unlock()
 	for _, b := range found {
 		f.trigger(b)
@@ -387,6 +388,7 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 	f.mu.Lock()
 	moved := make(map[*binding]struct{})
 	for _, b := range f.ofSessionLocked(from) {
+		besides := f.others.of[b]
 		for _, s := range append([]*Socket(nil), b.sockets...) {
 			shake := s.shake.Load().withCookies([]*http.Cookie{cookie})
 			s.shake.Store(shake)
@@ -396,6 +398,7 @@ func (f *follower) move(from, to string, cookie *http.Cookie) {
 			ran := b.ran
 			f.unbindLocked(s)
 			now := f.bindLocked(s, to, b.key, time.Time{})
+			f.noteOthersLocked(now, besides)
 			now.inherit(ran)
 			moved[now] = struct{}{}
 		}

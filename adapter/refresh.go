@@ -18,8 +18,12 @@ func (s *Server) Refresh(ctx context.Context, w Who) error {
 	if w.value == "" {
 		return errors.New("adapter: Refresh: expected a user, session, token or provider, got none")
 	}
-	s.follow.tell(w.mark()) // before it looks: those that it cannot find yet see it
-	s.follow.refresh(s.socketsOf(w))
+	if m := w.mark(); w.by == bySession {
+		s.follow.saved(w.value, m.hash)
+	} else {
+		s.follow.tell(m) // before it looks: those that it cannot find yet see it
+		s.follow.refresh(s.socketsOf(w))
+	}
 	if s.cluster != nil {
 		s.cluster.changes.add(w.mark())
 	}

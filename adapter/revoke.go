@@ -56,6 +56,7 @@ func (s *Server) Revoke(ctx context.Context, w Who) (closed int, err error) {
 	}
 	s.forgetAway(map[mark]bool{m: true})
 	if w.by == bySession {
+		s.follow.withdrawn(w.value, m.hash)
 		for _, drop := range drops {
 			err = errors.Join(err, drop(ctx))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	gsessions "github.com/gorilla/sessions"
 )
@@ -49,9 +50,22 @@ func (st *store) drop(r *http.Request, w http.ResponseWriter, session *gsessions
 	return nil
 }
 
-// outlasting returns the context in which a session is deleted. That is done also if
-// whoever has asked for it has gone: a browser that is closed behind its logout, a
-// handler whose socket hangs on the session that it revokes.
+// outlasting returns the context in which a session is deleted: it ends dropTimeout
+// later than ctx. A session is deleted also if whoever has asked for it has gone: a
+// browser that is closed behind its logout, a handler whose own socket hangs on it.
 func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(dropTimeout)
+		defer late.Stop()
+		select {
+		case <-late.C:
+			cancel()
+		case <-lasting.Done():
+		}
+	})
+	return lasting, func() {
+		stop()
+		cancel()
+	}
 }

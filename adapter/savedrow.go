@@ -29,7 +29,7 @@ type savedRow struct {
 // ends is heard of within moments, or when the backplane is back.
 const maxSavedRows = 8192
 
-// dropTimeout bounds the deletion of one row.
+// dropTimeout bounds the deletion of one row for which nobody waits.
 const dropTimeout = 10 * time.Second
 
 // savedRows are those of a node in a cluster.
@@ -125,7 +125,8 @@ func (row savedRow) drop() (err error) {
 			err = fmt.Errorf("adapter: delete session: the store panicked: %v", v)
 		}
 	}()
-	ctx := context.Background() // what deletes has a limit of its own
+	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
+	defer cancel()
 	if row.tokens != nil {
 		return row.tokens.drop(ctx, row.id)
 	}

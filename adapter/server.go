@@ -446,6 +446,9 @@ func (s *Server) closeSession(id string, r Reason) {
 	for _, sock := range s.follow.sockets(id) {
 		sock.close(r)
 	}
+	if id != "" {
+		s.follow.withdrawn(id, hashSession(id))
+	}
 }
 
 // followLogin takes the sockets of a session along to its new id: those of the
@@ -464,6 +467,7 @@ func (s *Server) followLogin(r *http.Request, from, to, userID string, cookie *h
 	if from != "" {
 		was = s.ended.succeeded(from, to, peerOf(r))
 		s.follow.move(from, to, cookie)
+		s.follow.withdrawn(from, hashSession(from))
 	}
 	return was
 }

@@ -214,8 +214,10 @@ func (f *follower) changed(id string, sockets []*Socket, set []*http.Cookie, con
 		}
 		s.shake.Store(s.shake.Load().withCookies(set))
 		if key := conn.ownKey(b.key); key != b.key {
+			besides := f.others.of[b]
 			f.unbindLocked(s)
 			b = f.bindLocked(s, id, key, time.Time{})
+			f.noteOthersLocked(b, besides)
 		}
 		replay[b] = struct{}{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -516,9 +517,36 @@ func (s *Socket) adopt(adm *admission, announce bool) (task engine.Task) {
 	}
 	if s.started && announce {
 		task = s.pushFirstLocked(item{run: func(ctx context.Context) { s.identityChanged(ctx, old) }})
+		if task == nil && s.entered && len(s.ns.guards) > 0 {
+			task = (*sentry)(s)
+		}
 	}
 	s.expireLocked(old, id)
 	return task
+}
+
+// A sentry asks the namespace's guards about a socket that has changed while one of its
+// handlers runs. The turn in which they are asked otherwise comes when the handler is
+// through, and that may be for its client to say: until then a socket that may not stay
+// would get what everybody in the namespace gets.
+type sentry Socket
+
+func (g *sentry) Run() {
+	s := (*Socket)(g)
+	ctx := &eventContext{Context: s.Context(), socket: s, identity: s.Identity(), keys: s.left()}
+	defer func() {
+		if v := recover(); v != nil {
+			s.ns.srv.log.Error("a guard panicked", "socket", s.id, "panic", v, "stack", string(debug.Stack()))
+			s.close(ReasonForbidden)
+		}
+	}()
+	if ctx.Err() != nil {
+		return
+	}
+	if err := s.ns.guard(ctx, s); err != nil {
+		s.visible(err, "identity") // logs what the client is not told
+		s.close(ReasonForbidden)
+	}
 }
 
 // identityChanged is the turn in which handlers begin to see a new identity.

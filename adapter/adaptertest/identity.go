@@ -284,6 +284,7 @@ func (r *row) roles() {
 	calls.Go(func() { next = c.Call("roles", nil) })
 	refresh("member", "admin")
 	r.awaitIdentity(c, "member", "admin")
+	want("guard: member admin") // however long the handler takes
 	gate.Release <- struct{}{}
 	calls.Wait()
 	if string(long.Data) != `"member, member"` {
