@@ -535,8 +535,11 @@ func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
 		}
 		err = f(ctx, s, old)
 	}
-	if err != nil {
-		s.visible(err, "identity") // logs what the client is not told
+	switch {
+	case err == nil:
+	case s.visible(err, "identity").undecided(): // it logs what the client is not told
+		s.close(ReasonStale)
+	default:
 		s.close(ReasonForbidden)
 	}
 }
