@@ -38,7 +38,7 @@ func (s *Socket) authenticate(in incoming) {
 		if s.waiting.Load() {
 			s.undo()
 		}
-		s.link.fail(in, e)
+		s.denyToken(in, e)
 		if e.undecided() {
 			return
 		}

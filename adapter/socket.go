@@ -447,6 +447,9 @@ func (s *Socket) ended(r Reason) {
 	}
 	s.unanswered(asked, r)
 	if !started {
+		if s.waiting.Load() && r == ReasonAuthTimeout {
+			srv.eng.Go((*timedOut)(s))
+		}
 		s.ns.leave()
 	}
 	if task != nil {
