@@ -66,6 +66,12 @@ func (conn *sioConn) owns(r *http.Request) bool {
 // it if it may have it. from is the request that shows it, and set what it was
 // read with.
 func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCookie, change func(http.Header)) bool {
+	conn.mu.Lock()
+	tooMany := conn.rebinds.exceeds(maxRebinds)
+	conn.mu.Unlock()
+	if tooMany {
+		return false
+	}
 	now, e := conn.srv.present(from.Context(), was.shake, was.mount, change)
 	if e != nil {
 		return false
