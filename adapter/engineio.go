@@ -86,12 +86,12 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 	s.mu.RLock()
 	conn := s.clients[sid]
 	s.mu.RUnlock()
-	if conn == nil {
+	if conn == nil || !conn.mountedAt(m) {
 		protocolError(c, eio.ErrSession)
 		return
 	}
 	if !conn.owns(r) {
-		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", c.ClientIP(), "method", r.Method, "transport", transport)
+		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", m.clientIP(c), "method", r.Method, "transport", transport)
 		protocolError(c, eio.ErrForbidden)
 		return
 	}

@@ -27,6 +27,14 @@ func (f *former) shows(r *http.Request, cookies string, shake *Handshake) bool {
 	return f != nil && time.Now().Before(f.until) && sameCookies(cookies, f.cookies) && shake.samePeer(r)
 }
 
+// mountedAt reports whether the connection was opened at m. What stands above the one
+// route, such as a list of addresses, is not to be passed by at another.
+func (conn *sioConn) mountedAt(m *mount) bool {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	return conn.adm.mount == m
+}
+
 // owns reports whether a request may use this connection. The sid alone proves
 // nothing: it stands in URLs, and URLs end up in logs.
 //
@@ -40,8 +48,8 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	adm, set := conn.adm, conn.cookie
 	conn.mu.Unlock()
 	first := adm.shake.Request(context.Background())
-	if !conn.srv.sameOrigin(first, r) {
-		return false
+	if !conn.srv.sameOrigin(first, r) || first.URL.EscapedPath() != r.URL.EscapedPath() {
+		return false // where a path has parameters, such as a tenant, it is of one
 	}
 	token, cookies := r.Header.Get("Authorization"), set.uptodate(joinCookies(r))
 	switch {
