@@ -183,3 +183,18 @@ func TestAuditTrailOfTokens(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressOfAThief: the line about who shows somebody else's sid names the address
+// that he comes from, and not the one that he says he has.
+func TestAddressOfAThief(t *testing.T) {
+	var logged syncBuffer
+	s := newTokenSite(t, adapter.Config{Logger: slog.New(slog.NewJSONHandler(&logged, nil))}, nil)
+	b := adaptertest.NewBrowser(t, s.URL)
+	_, open, _ := engineDo(t, b, "GET", enginePath, "", http.Header{"Authorization": {"Bearer alice"}})
+	path := enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+	engineDo(t, b, "POST", path, "6", http.Header{"Authorization": {"Bearer mallory"}, "X-Forwarded-For": {"203.0.113.9"}})
+	lines := auditLines(t, logged.String(), "a request for somebody else's Engine.IO session was refused")
+	if len(lines) != 1 || lines[0]["address"] != "127.0.0.1" {
+		t.Errorf("%v", lines)
+	}
+}
