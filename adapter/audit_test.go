@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
@@ -196,5 +197,26 @@ func TestAddressOfAThief(t *testing.T) {
 	lines := auditLines(t, logged.String(), "a request for somebody else's Engine.IO session was refused")
 	if len(lines) != 1 || lines[0]["address"] != "127.0.0.1" {
 		t.Errorf("%v", lines)
+	}
+}
+
+// TestRedirectIsNamedWithoutItsQuery: a middleware that sends people to log in, or to
+// log out elsewhere, gives them states and tokens along.
+func TestRedirectIsNamedWithoutItsQuery(t *testing.T) {
+	for _, behind := range []string{"?id_token_hint=SECRET", "#access_token=SECRET"} {
+		var logged syncBuffer
+		s := newTokenSite(t, adapter.Config{Logger: slog.New(slog.NewJSONHandler(&logged, nil))}, func(s *tokenSite) {
+			s.Server.Use(func(c *gin.Context) {
+				c.Redirect(http.StatusFound, "https://id.example/logout"+behind)
+				c.Abort()
+			})
+		})
+		status, body, _ := engineDo(t, adaptertest.NewBrowser(t, s.URL), "GET", enginePath, "", http.Header{"Authorization": {"Bearer alice"}})
+		if status != http.StatusUnauthorized || !strings.Contains(body, `https://id.example/logout\"`) {
+			t.Errorf("%s: %d %s", behind, status, body)
+		}
+		if log := logged.String(); !strings.Contains(log, "id.example/logout") || strings.Contains(log, "SECRET") {
+			t.Errorf("%s: %s", behind, log)
+		}
 	}
 }
