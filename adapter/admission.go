@@ -159,7 +159,7 @@ func (s *Server) reject(c *gin.Context, p *pass) {
 	status, own := p.answer()
 	if own != nil {
 		if !s.inBand(c, own) {
-			c.AbortWithStatusJSON(status, own)
+			sayNo(c, status, own)
 		}
 		return
 	}
@@ -177,8 +177,15 @@ func (s *Server) reject(c *gin.Context, p *pass) {
 // refuse answers a handshake with an error.
 func (s *Server) refuse(c *gin.Context, e *Error) {
 	if !s.inBand(c, e) {
-		c.AbortWithStatusJSON(e.status(), e)
+		sayNo(c, e.status(), e)
 	}
+}
+
+// sayNo is Gin's AbortWithStatusJSON, which answers with nothing where Data cannot
+// be encoded.
+func sayNo(c *gin.Context, status int, e *Error) {
+	c.Abort()
+	c.Data(status, "application/json; charset=utf-8", e.json())
 }
 
 // inBand tells a refusal over a WebSocket that is closed at once, to clients

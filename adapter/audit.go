@@ -11,7 +11,8 @@ import (
 )
 
 // The audit trail is one line in Config.Logger for every socket that is
-// accepted, refused or ended and for every change of who it is, at level Info.
+// accepted, refused or ended, for every token that is refused in a message and for
+// every change of who it is, at level Info.
 // No line has a cookie, a token, the id of a session or an Engine.IO sid: those
 // are credentials or lead to them.
 
@@ -90,10 +91,38 @@ func (n *Namespace) tellRefused(ctx context.Context, h *Handshake, e *Error) {
 // does not wait for those.
 func (s *Socket) deny(e *Error) {
 	s.link.refuse(e)
-	s.audit("socket refused", s.Identity(), slog.String("code", e.Code), slog.String("reason", e.Message))
+	s.auditRefusal("socket refused", e)
+	s.tellDenied(e)
+}
+
+// denyToken is deny for a token that was shown in a message, by a socket that stays
+// who it was: one that waits has not been let in.
+func (s *Socket) denyToken(in incoming, e *Error) {
+	s.link.fail(in, e)
+	s.auditRefusal("token refused", e)
+	if s.waiting.Load() {
+		s.tellDenied(e)
+	}
+}
+
+func (s *Socket) auditRefusal(what string, e *Error) {
+	s.audit(what, s.Identity(), slog.String("code", e.Code), slog.String("reason", e.Message))
+}
+
+func (s *Socket) tellDenied(e *Error) {
 	if len(s.ns.onRefused) > 0 {
 		s.ns.srv.eng.Go(&denial{s, e})
 	}
+}
+
+// A timedOut is a socket that has waited in vain for a token, about which there is to
+// be a line too, on a goroutine that may wait.
+type timedOut Socket
+
+func (t *timedOut) Run() {
+	s, e := (*Socket)(t), &Error{Code: CodeUnauthenticated, Message: "no token was shown in time"}
+	s.auditRefusal("socket refused", e)
+	s.tellDenied(e)
 }
 
 // A denial is what OnRefused is told, on a goroutine that may wait.

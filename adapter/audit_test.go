@@ -10,6 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
 	"github.com/gin-usher/usher/adapter/adaptertest"
@@ -115,5 +119,104 @@ func TestAuditTrailOfSocketIO(t *testing.T) {
 	}
 	if refused := auditLines(t, logged.String(), "socket refused"); len(refused) != 1 || refused[0]["user"] != "bob" || refused[0]["code"] != "forbidden" {
 		t.Errorf("refused: %v", refused)
+	}
+}
+
+// TestAuditTrailOfTokens: who guesses tokens in messages is seen like who guesses them
+// in handshakes, and so is who waits and shows none.
+func TestAuditTrailOfTokens(t *testing.T) {
+	for _, format := range []string{"plain", "Socket.IO"} {
+		t.Run(format, func(t *testing.T) {
+			var logged syncBuffer
+			told := make(chan string, 10)
+			s := newTokenSite(t, adapter.Config{
+				Credentials: []adapter.Source{adapter.FirstMessage()}, AuthTimeout: time.Second,
+				Logger: slog.New(slog.NewJSONHandler(&logged, nil)),
+			}, func(s *tokenSite) {
+				s.Server.OnRefused(func(_ context.Context, h *adapter.Handshake, err error) {
+					e, _ := errors.AsType[*adapter.Error](err)
+					told <- e.Message + " " + strings.Split(h.RemoteAddr(), ":")[0]
+				})
+			})
+			b := adaptertest.NewBrowser(t, s.URL)
+			path, connect, authenticate := ws, "", `{"type":"authenticate","token":"badguess"}`
+			if format != "plain" {
+				path, connect, authenticate = "/socket.io/?EIO=4&transport=websocket", "40", `420["authenticate","badguess"]`
+			}
+			open := func(token string) *websocket.Conn {
+				c, _, err := websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(b.URL, "http")+path, http.Header{"Authorization": {token}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = c.Close() })
+				if connect != "" {
+					wsRead(t, c)
+					wsWrite(t, c, connect)
+				}
+				return c
+			}
+			c := open("")
+			wsWrite(t, c, authenticate)
+			for _, want := range []string{"not this token 127.0.0.1", "no token was shown in time 127.0.0.1"} {
+				if got := <-told; got != want {
+					t.Errorf("OnRefused was told %q, want %q", got, want)
+				}
+			}
+			alice := open("Bearer alice")
+			wsRead(t, alice)
+			wsWrite(t, alice, authenticate)
+			wsRead(t, alice)
+			await(t, "the line about alice's token", func() bool { return len(auditLines(t, logged.String(), "token refused")) == 2 })
+
+			refused := auditLines(t, logged.String(), "token refused")
+			if refused[0]["user"] != "" || refused[1]["user"] != "alice" || refused[1]["code"] != "unauthenticated" {
+				t.Errorf("tokens refused: %v", refused)
+			}
+			if refused := auditLines(t, logged.String(), "socket refused"); len(refused) != 1 {
+				t.Errorf("sockets refused: %v", refused)
+			}
+			if len(told) != 0 {
+				t.Errorf("OnRefused was told of an open socket: %s", <-told)
+			}
+			if strings.Contains(logged.String(), "badguess") {
+				t.Errorf("the token is in the log: %s", logged.String())
+			}
+		})
+	}
+}
+
+// TestAddressOfAThief: the line about who shows somebody else's sid names the address
+// that he comes from, and not the one that he says he has.
+func TestAddressOfAThief(t *testing.T) {
+	var logged syncBuffer
+	s := newTokenSite(t, adapter.Config{Logger: slog.New(slog.NewJSONHandler(&logged, nil))}, nil)
+	b := adaptertest.NewBrowser(t, s.URL)
+	_, open, _ := engineDo(t, b, "GET", enginePath, "", http.Header{"Authorization": {"Bearer alice"}})
+	path := enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+	engineDo(t, b, "POST", path, "6", http.Header{"Authorization": {"Bearer mallory"}, "X-Forwarded-For": {"203.0.113.9"}})
+	lines := auditLines(t, logged.String(), "a request for somebody else's Engine.IO session was refused")
+	if len(lines) != 1 || lines[0]["address"] != "127.0.0.1" {
+		t.Errorf("%v", lines)
+	}
+}
+
+// TestRedirectIsNamedWithoutItsQuery: a middleware that sends people to log in, or to
+// log out elsewhere, gives them states and tokens along.
+func TestRedirectIsNamedWithoutItsQuery(t *testing.T) {
+	for _, behind := range []string{"?id_token_hint=SECRET", "#access_token=SECRET"} {
+		var logged syncBuffer
+		s := newTokenSite(t, adapter.Config{Logger: slog.New(slog.NewJSONHandler(&logged, nil))}, func(s *tokenSite) {
+			s.Server.Use(func(c *gin.Context) {
+				c.Redirect(http.StatusFound, "https://id.example/logout"+behind)
+				c.Abort()
+			})
+		})
+		status, body, _ := engineDo(t, adaptertest.NewBrowser(t, s.URL), "GET", enginePath, "", http.Header{"Authorization": {"Bearer alice"}})
+		if status != http.StatusUnauthorized || !strings.Contains(body, `https://id.example/logout\"`) {
+			t.Errorf("%s: %d %s", behind, status, body)
+		}
+		if log := logged.String(); !strings.Contains(log, "id.example/logout") || strings.Contains(log, "SECRET") {
+			t.Errorf("%s: %s", behind, log)
+		}
 	}
 }

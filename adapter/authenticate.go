@@ -38,7 +38,7 @@ func (s *Socket) authenticate(in incoming) {
 		if s.waiting.Load() {
 			s.undo()
 		}
-		s.link.fail(in, e)
+		s.denyToken(in, e)
 		if e.undecided() {
 			return
 		}
@@ -101,6 +101,7 @@ func (s *Socket) become(adm *admission) {
 			s.close(ReasonSessionEnded)
 			return
 		}
+		s.forgive()
 		s.setIdentity(adm, ReasonSessionEnded)
 		return
 	}
@@ -115,7 +116,14 @@ func (s *Socket) become(adm *admission) {
 	}
 }
 
-// failed counts what an open socket shows in vain.
+// forgive forgets what an open socket has shown in vain before what it shows now.
+func (s *Socket) forgive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures = 0
+}
+
+// failed counts what an open socket shows in vain, one after the other.
 func (s *Socket) failed() (tooOften bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/gin-gonic/gin"
@@ -374,13 +375,22 @@ func (p *pass) answer() (status int, own *Error) {
 	case p.w.status >= 300 && p.w.status < 400:
 		// RFC 6455, section 4.1, lets clients follow redirects; none does.
 		return http.StatusUnauthorized, &Error{Code: CodeUnauthenticated, Message: fmt.Sprintf(
-			"log in first: a middleware answered with a redirect to %.200q, which no WebSocket client follows", p.w.header.Get("Location"))}
+			"log in first: a middleware answered with a redirect to %.200q, which no WebSocket client follows", withoutQuery(p.w.header.Get("Location")))}
 	case p.w.status < 300 && !p.reached && p.w.body.Len() == 0:
 		return http.StatusForbidden, &Error{Code: CodeForbidden, Message: "a middleware stopped the request without saying why"}
 	case p.w.body.Len() == 0:
 		return p.w.status, statusError(p.w.status)
 	}
 	return max(p.w.status, http.StatusOK), nil
+}
+
+// withoutQuery returns where a redirect leads without what it brings along: states,
+// hints and tokens, which are not for logs.
+func withoutQuery(location string) string {
+	if at := strings.IndexAny(location, "?#"); at >= 0 {
+		return location[:at]
+	}
+	return location
 }
 
 // refused is the answer as an Error, for those who get no HTTP answer.

@@ -388,11 +388,15 @@ func TestAuthenticateAgain(t *testing.T) {
 	me("")
 	authenticate("alice", "") // nobody becomes somebody
 	me("alice")
-	authenticate("alice2", "") // the same with a fresh token
-	me("alice")
+	for range 3 { // with years of tokens behind it
+		authenticate("bad", adapter.CodeUnauthenticated)
+		authenticate("alice2", "") // the same with a fresh token
+		me("alice")
+	}
 	authenticate("bob", adapter.CodeForbidden)
 	me("alice")
-	c.Raw(`{"type":"authenticate","token":"bad","id":1}`) // the third in vain
+	authenticate("bad", adapter.CodeUnauthenticated)
+	c.Raw(`{"type":"authenticate","token":"bad","id":1}`) // the third in vain, one after the other
 	if code := c.Closed(); code != 4401 {
 		t.Errorf("closed with %d, want 4401", code)
 	}

@@ -90,7 +90,7 @@ func (s *Socket) turn(it item, id *Identity, keys map[any]any) {
 				entered := s.entered
 				s.mu.Unlock()
 				if entered {
-					s.close(ReasonForbidden)
+					s.close(ReasonStale)
 				} else {
 					s.deny(e)
 				}

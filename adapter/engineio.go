@@ -86,12 +86,12 @@ func (s *Server) serveEngine(c *gin.Context, m *mount) {
 	s.mu.RLock()
 	conn := s.clients[sid]
 	s.mu.RUnlock()
-	if conn == nil {
+	if conn == nil || !conn.openedAt(m, c) {
 		protocolError(c, eio.ErrSession)
 		return
 	}
 	if !conn.owns(r) {
-		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", c.ClientIP(), "method", r.Method, "transport", transport)
+		s.log.Warn("a request for somebody else's Engine.IO session was refused", "address", m.clientIP(c), "method", r.Method, "transport", transport)
 		protocolError(c, eio.ErrForbidden)
 		return
 	}
@@ -165,7 +165,7 @@ func (s *Server) openEngine(c *gin.Context, m *mount, transport string, d engine
 	if adm == nil {
 		return
 	}
-	conn := &sioConn{srv: s, id: randomID(), adm: adm, in: sio.Assembler{MaxBytes: int(s.cfg.MaxPayload)}}
+	conn := &sioConn{srv: s, id: randomID(), adm: adm, params: append(gin.Params(nil), c.Params...), in: sio.Assembler{MaxBytes: int(s.cfg.MaxPayload)}}
 	s.stick(adm.answer, c.Request, conn.id)
 	open := eio.Handshake{
 		SID:          conn.id,

@@ -41,40 +41,43 @@ func (s *sioSocket) decide(adm *admission) {
 	}
 }
 
-// mustWait reports whether somebody has to be named first. A connection that is
-// in use does not wait: it is not to be closed for a socket that is not let in.
+// mustWait reports whether somebody has to be named first. On a connection that is
+// in use nobody waits for that.
 func (s *sioSocket) mustWait(adm *admission) bool {
 	if adm.refusal != nil {
 		return s.pending() != nil
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	return adm.identity == nil && !s.socket.ns.anonymous && len(s.conn.sockets) == 1
+	return adm.identity == nil && !s.socket.ns.anonymous && (len(s.conn.sockets) == 1 || s.pending() != nil)
 }
 
 // wait grants the namespace to a socket that is nobody's yet, so that its client
 // can send a first message.
 func (s *sioSocket) wait(adm *admission) {
-	conn := s.conn
-	if conn.waits.Load() == nil {
+	conn, sock := s.conn, &s.socket
+	conn.mu.Lock()
+	sockets := len(conn.sockets)
+	conn.mu.Unlock()
+	waits := s.pending()
+	if waits == nil && sockets == 1 && adm.refusal == nil {
 		if e := conn.mustShow(adm); e != nil {
-			s.socket.deny(e)
+			sock.deny(e)
 			return
 		}
-	}
-	conn.mu.Lock()
-	full := len(conn.sockets) > pendingSockets
-	conn.mu.Unlock()
-	if full {
-		s.socket.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
+	} else if waits == nil || sockets > pendingSockets { // or one has been let in meanwhile
+		sock.deny(&Error{Code: CodeUnauthenticated, Message: "authenticate first"})
 		return
 	}
-	s.socket.mu.Lock()
-	s.socket.greeted = true
-	s.socket.mu.Unlock()
-	s.socket.waiting.Store(true)
-	s.socket.opening.Store(true)
-	s.connected()
+	sock.waiting.Store(true)
+	sock.opening.Store(true)
+	sock.mu.Lock()
+	sock.greeted = true
+	if !sock.closed {
+		conn.srv.eng.Wheel().Set(&sock.expiry, time.Now().Add(conn.srv.cfg.AuthTimeout), sock)
+	}
+	sock.mu.Unlock()
+	s.granted()
 }
 
 // mustShow lets the connection wait for a credential.

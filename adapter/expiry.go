@@ -58,8 +58,15 @@ func (s *Socket) refreshes() bool {
 }
 
 // Expired is the hard end of a credential, whatever a replay may be saying, or
-// the time to ask for a fresh one.
+// the time to ask for a fresh one; or the end of patience with a socket that waits on
+// a connection that does not.
 func (s *Socket) Expired(now time.Time) {
+	if s.waiting.Load() {
+		if s.link.pending() == nil {
+			s.close(ReasonAuthTimeout)
+		}
+		return
+	}
 	s.mu.Lock()
 	id := s.Identity()
 	if s.closed || id == nil || id.Expires.IsZero() {

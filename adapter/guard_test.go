@@ -2,7 +2,10 @@ package adapter_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gin-usher/usher/adapter"
@@ -81,6 +84,40 @@ func TestWhoWaitsGetsNothingFromARoom(t *testing.T) {
 	}
 	if got != 1 {
 		t.Errorf("%d events of root's own, want 1", got)
+	}
+}
+
+// TestGuardThatCannotTell: a guard whose database does not answer when somebody's
+// identity changes ends the socket, but not for good, as it does not at the handshake;
+// nor does one that panics. One that says no does.
+func TestGuardThatCannotTell(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer func() error
+		code   int
+	}{
+		"no":       {func() error { return &adapter.Error{Code: "closed", Message: "closed today"} }, 4403},
+		"an error": {func() error { return errors.New("no database") }, 1013},
+		"a panic":  {func() error { panic("a mistake of the app") }, 1013},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var open atomic.Bool
+			open.Store(true)
+			s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) {
+				srv.Require(func(context.Context, *adapter.Socket) error {
+					if open.Load() {
+						return nil
+					}
+					return tt.answer()
+				})
+			})
+			b := s.NewBrowser(t, "alice")
+			c := b.Dial(ws)
+			open.Store(false)
+			b.MustPost("/set?key=role&value=admin")
+			if code := c.Closed(); code != tt.code {
+				t.Errorf("closed with %d, want %d", code, tt.code)
+			}
+		})
 	}
 }
 

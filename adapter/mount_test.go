@@ -1,7 +1,10 @@
 package adapter_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -80,5 +83,48 @@ func TestSocketsOnEveryKindOfEngine(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestSecuritySidAtAnotherMount: a connection is polled where it was opened. What
+// stands above the one route is not passed by at another one of the same server.
+func TestSecuritySidAtAnotherMount(t *testing.T) {
+	inside := func(c *gin.Context) {
+		if c.GetHeader("X-Inside") == "" {
+			c.AbortWithStatus(http.StatusForbidden)
+		}
+	}
+	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.AllowAnonymous()
+	r := gin.New()
+	srv.Mount(r, r.Group("/inside", inside))
+	srv.Mount(r, r.Group("/outside"))
+	srv.Mount(r, r.Group("/of/:tenant"))
+	b := adaptertest.NewBrowser(t, adaptertest.Serve(t, r))
+	t.Cleanup(func() { _ = srv.Shutdown(context.Background()) })
+	header := http.Header{"X-Inside": {"yes"}}
+	open := func(at string) (query string) {
+		_, open, _ := engineDo(t, b, "GET", at+enginePath, "", header)
+		return enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+	}
+	there, tenants := open("/inside"), open("/of/a")
+	for _, tt := range []struct {
+		path   string
+		header http.Header
+		status int
+	}{
+		{"/inside" + there, nil, http.StatusForbidden},
+		{"/outside" + there, nil, http.StatusBadRequest},
+		{"/outside" + there, header, http.StatusBadRequest},
+		{"/inside" + there, header, http.StatusOK},
+		{"/of/b" + tenants, nil, http.StatusBadRequest},
+		{"/of/a" + tenants, nil, http.StatusOK},
+	} {
+		if status, body, _ := engineDo(t, b, "POST", tt.path, "40", tt.header); status != tt.status {
+			t.Errorf("%s with %v: %d %s, want %d", tt.path, tt.header, status, body, tt.status)
+		}
 	}
 }

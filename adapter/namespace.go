@@ -80,7 +80,8 @@ func (n *Namespace) AllowAnonymous() *Namespace {
 
 // Require adds guards that are asked, in order, when a socket enters and again
 // whenever its identity changes: before its next event, and if one of its handlers
-// runs then, also at once. The first error refuses or ends it.
+// runs then, also at once. The first error refuses or ends it: for good with an *Error
+// that is a decision, else so that its client tries again.
 func (n *Namespace) Require(g ...Guard) *Namespace {
 	n.srv.mustBeOpen("Require")
 	n.guards = append(n.guards, g...)

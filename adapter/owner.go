@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gin-gonic/gin"
 )
 
 // A former credential is what a connection was bound to before a login. A
@@ -25,6 +27,15 @@ const crossing = 10 * time.Second
 // proves nothing, for it may have been planted.
 func (f *former) shows(r *http.Request, cookies string, shake *Handshake) bool {
 	return f != nil && time.Now().Before(f.until) && sameCookies(cookies, f.cookies) && shake.samePeer(r)
+}
+
+// openedAt reports whether the connection was opened at the route of a request, and for
+// the same parameters of its path: what stands above the one route, such as a list of
+// addresses, is not to be passed by at another, and a tenant's is not for others.
+func (conn *sioConn) openedAt(m *mount, c *gin.Context) bool {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	return conn.adm.mount == m && slices.Equal(conn.params, c.Params)
 }
 
 // owns reports whether a request may use this connection. The sid alone proves
@@ -67,6 +78,12 @@ func (conn *sioConn) owns(r *http.Request) bool {
 // it if it may have it. from is the request that shows it, and set what it was
 // read with.
 func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCookie, change func(http.Header)) bool {
+	conn.mu.Lock()
+	tooMany := conn.rebinds.exceeds(maxRebinds)
+	conn.mu.Unlock()
+	if tooMany {
+		return false
+	}
 	now, e := conn.srv.present(from.Context(), was.shake, was.mount, change)
 	if e != nil {
 		return false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/gorilla/websocket"
@@ -95,5 +96,83 @@ func TestSecurityAttemptsAtOnce(t *testing.T) {
 		if n := runs.Load(); n > 3 {
 			t.Fatalf("%d tokens were tried, want 3", n)
 		}
+	}
+}
+
+// TestWhoWaitsEndsAlone: a namespace that waits for a token ends when none comes, and
+// does not take those of its connection with it that are in use: neither by its time
+// nor by its bounds, whichever of them was asked for first.
+func TestWhoWaitsEndsAlone(t *testing.T) {
+	for _, order := range [][]string{{"40/admin,", "40"}, {"40", "40/admin,"}} {
+		t.Run(strings.Join(order, " "), func(t *testing.T) {
+			cfg := adapter.Config{Credentials: []adapter.Source{adapter.FirstMessage()}}
+			inBubble(t, cfg, func(srv *adapter.Server) { srv.Of("/admin") }, func(t *testing.T, b *bubble) {
+				w := b.dial("")
+				w.next()
+				w.write(order...)
+				for range order {
+					w.next()
+				}
+				w.write(`421["echo","` + strings.Repeat("x", pendingInput) + `"]`)
+				if got := w.next(); !strings.HasPrefix(got, `431["xxx`) {
+					t.Fatalf("echo of 4 KiB = %.100s", got)
+				}
+				time.Sleep(10 * time.Second)
+				w.write(`421["echo",1]`)
+				if order[0] != "40" {
+					w.want("41/admin,")
+				}
+				w.want("431[1]")
+			})
+		})
+	}
+}
+
+// pendingInput is what a connection may send before it is let in.
+const pendingInput = 4 << 10
+
+// TestSeveralNamespacesWait: a chain that names nobody lets a client show its token in
+// as many namespaces as one that refuses does.
+func TestSeveralNamespacesWait(t *testing.T) {
+	for name, refuses := range map[string]bool{"a chain that refuses": true, "one that names nobody": false} {
+		t.Run(name, func(t *testing.T) {
+			cfg := adapter.Config{Credentials: []adapter.Source{adapter.FirstMessage()}}
+			inBubble(t, cfg, func(srv *adapter.Server) {
+				srv.Use(func(c *gin.Context) {
+					if c.GetHeader("Authorization") == "" && refuses {
+						c.AbortWithStatus(http.StatusUnauthorized)
+					}
+				})
+				srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
+					if c.GetHeader("Authorization") == "" {
+						return nil, nil
+					}
+					return &adapter.Identity{UserID: "alice"}, nil
+				})
+				for _, n := range []string{"/a", "/b", "/c", "/d"} {
+					srv.Of(n)
+				}
+			}, func(t *testing.T, b *bubble) {
+				w := b.dial("")
+				w.next()
+				w.write("40/a,", "40/b,", "40/c,", "40/d,")
+				for _, want := range []string{"40/a,", "40/b,", "40/c,", "44/d,"} {
+					if got := w.next(); !strings.HasPrefix(got, want) {
+						t.Errorf("%s, want %s…", got, want)
+					}
+				}
+				w.write(`42/b,1["authenticate","token"]`)
+				w.want("43/b,1[]")
+				time.Sleep(4 * time.Second)
+				w.write(`42/a,2["authenticate","token"]`)
+				w.want("43/a,2[]")
+				time.Sleep(4 * time.Second)
+				w.want("41/c,") // it has waited for long enough, whoever else has come in
+				w.write(`42/a,3["nothing"]`)
+				if got := w.next(); !strings.HasPrefix(got, `43/a,3[{"error":{"code":"unknown_event"`) {
+					t.Errorf("%s", got)
+				}
+			})
+		})
 	}
 }

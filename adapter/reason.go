@@ -28,7 +28,7 @@ const (
 	ReasonAuthTimeout    Reason = "authentication timeout"        // no credential in time
 	ReasonRevoked        Reason = "revoked"                       // Server.Revoke
 	ReasonExpired        Reason = "credential expired"            // Identity.Expires has passed, or the session has expired in its store
-	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale
+	ReasonStale          Reason = "identity could not be checked" // for longer than Config.MaxStale, or by a guard that failed when it had changed
 )
 
 // Error makes a Reason usable as the cause of a context. It is the word itself,

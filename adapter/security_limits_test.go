@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter"
+	"github.com/gin-usher/usher/adapter/adaptertest"
 )
 
 // TestSecurityDecompressionBomb: what a message inflates to counts, and a body is
@@ -122,5 +124,31 @@ func TestSecurityConnectFlood(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestSecurityRebindFlood: a poll with another credential than the connection's runs
+// the chain, for which no limiter of the handshake is asked. Whoever knows a sid, his
+// own for one, must not guess tokens or keep the database busy with it; and the owner
+// goes on.
+func TestSecurityRebindFlood(t *testing.T) {
+	var runs atomic.Int64
+	s := newTokenSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, func(s *tokenSite) {
+		s.Server.Use(func(*gin.Context) { runs.Add(1) })
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	header := func(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
+	_, open, _ := engineDo(t, b, "GET", enginePath, "", header("alice"))
+	path := enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+	for range 500 {
+		if status, body, _ := engineDo(t, b, "POST", path, "6", header("guess")); status != http.StatusForbidden {
+			t.Fatalf("a POST with another's token: %d %s", status, body)
+		}
+	}
+	if n := runs.Load(); n > 300 {
+		t.Errorf("one connection has run the chain %d times in a moment", n)
+	}
+	if status, body, _ := engineDo(t, b, "POST", path, "6", header("alice")); status != http.StatusOK {
+		t.Errorf("the owner's POST: %d %s", status, body)
 	}
 }

@@ -346,7 +346,9 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 	}
 	r := c.Request
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-		c.Header("Upgrade", "websocket")
+		if r.ProtoMajor == 1 { // RFC 9113, section 8.2.2: in HTTP/2 it is an error that clients end the stream for
+			c.Header("Upgrade", "websocket")
+		}
 		c.AbortWithStatusJSON(http.StatusUpgradeRequired, &Error{Code: CodeBadRequest, Message: "expected a WebSocket handshake, got an ordinary request"})
 		return
 	}

@@ -26,9 +26,15 @@ func (s *sioSocket) proven() {
 	s.conn.mu.Lock()
 	s.own = true
 	s.conn.mu.Unlock()
-	if waits := s.conn.waits.Swap(nil); waits != nil {
+	s.conn.inUse()
+}
+
+// inUse ends the connection's wait: one of its sockets has been let in. Others that
+// wait end by themselves.
+func (conn *sioConn) inUse() {
+	if waits := conn.waits.Swap(nil); waits != nil {
 		waits.prove()
-		s.conn.session.Limit(0)
+		conn.session.Limit(0)
 	}
 }
 
@@ -77,6 +83,11 @@ func (s *sioSocket) send(frames []engine.Frame, volatile bool) error {
 }
 
 func (s *sioSocket) connected() {
+	s.conn.inUse()
+	s.granted()
+}
+
+func (s *sioSocket) granted() {
 	pid := ""
 	if r := s.socket.recovery; r != nil {
 		pid = r.pid

@@ -448,6 +448,9 @@ func (s *Socket) ended(r Reason) {
 	}
 	s.unanswered(asked, r)
 	if !started {
+		if s.waiting.Load() && r == ReasonAuthTimeout {
+			srv.eng.Go((*timedOut)(s))
+		}
 		s.ns.leave()
 	}
 	if task != nil {
@@ -537,16 +540,13 @@ func (g *sentry) Run() {
 	defer func() {
 		if v := recover(); v != nil {
 			s.ns.srv.log.Error("a guard panicked", "socket", s.id, "panic", v, "stack", string(debug.Stack()))
-			s.close(ReasonForbidden)
+			s.close(ReasonStale)
 		}
 	}()
 	if ctx.Err() != nil {
 		return
 	}
-	if err := s.ns.guard(ctx, s); err != nil {
-		s.visible(err, "identity") // logs what the client is not told
-		s.close(ReasonForbidden)
-	}
+	s.stays(s.ns.guard(ctx, s))
 }
 
 // identityChanged is the turn in which handlers begin to see a new identity.
@@ -563,8 +563,17 @@ func (s *Socket) identityChanged(ctx context.Context, old *Identity) {
 		}
 		err = f(ctx, s, old)
 	}
-	if err != nil {
-		s.visible(err, "identity") // logs what the client is not told
+	s.stays(err)
+}
+
+// stays ends a socket that may not stay who it has become: for good if somebody has
+// decided so, else so that its client comes back.
+func (s *Socket) stays(err error) {
+	switch {
+	case err == nil:
+	case s.visible(err, "identity").undecided(): // it logs what the client is not told
+		s.close(ReasonStale)
+	default:
 		s.close(ReasonForbidden)
 	}
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -352,6 +354,39 @@ func TestOrdinaryRequestsAreToldWhatIsExpected(t *testing.T) {
 	status, body := s.NewBrowser(t, "").Get(ws)
 	if status != http.StatusUpgradeRequired || !strings.Contains(body, "expected a WebSocket handshake") {
 		t.Errorf("GET: %d %s", status, body)
+	}
+}
+
+// TestOverHTTP2: polls are requests like others, which are held past WriteTimeout, and
+// the answer to one that is no WebSocket has no header of a connection, for which
+// browsers would end the stream.
+func TestOverHTTP2(t *testing.T) {
+	srv, err := adapter.New(adapter.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.AllowAnonymous()
+	r := gin.New()
+	srv.Mount(r)
+	site := httptest.NewUnstartedServer(r)
+	site.EnableHTTP2, site.Config.WriteTimeout = true, 100*time.Millisecond
+	site.StartTLS()
+	t.Cleanup(func() {
+		_ = srv.Shutdown(context.Background())
+		site.Close()
+	})
+	b := adaptertest.NewBrowser(t, site.URL)
+	b.HTTP = site.Client()
+	if status, _, h := engineDo(t, b, "GET", ws, "", nil); status != http.StatusUpgradeRequired || h.Get("Upgrade") != "" {
+		t.Errorf("GET: %d %v", status, h)
+	}
+	_, open, _ := engineDo(t, b, "GET", enginePath, "", nil)
+	path := enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+	engineDo(t, b, "POST", path, "40", nil)
+	engineDo(t, b, "GET", path, "", nil)
+	time.AfterFunc(300*time.Millisecond, func() { _ = srv.Emit("late") })
+	if status, body, _ := engineDo(t, b, "GET", path, "", nil); status != http.StatusOK || body != `42["late"]` {
+		t.Errorf("a held poll: %d %s", status, body)
 	}
 }
 

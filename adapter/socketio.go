@@ -10,6 +10,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/gin-gonic/gin"
+
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/sio"
 )
@@ -27,7 +29,8 @@ type sioConn struct {
 	reading sync.Mutex
 	in      sio.Assembler
 
-	waits atomic.Pointer[pending] // to be authenticated
+	params gin.Params              // of the path that it was opened at
+	waits  atomic.Pointer[pending] // to be authenticated
 
 	mu      sync.Mutex
 	adm     *admission
@@ -39,8 +42,8 @@ type sioConn struct {
 	closed  bool
 	behind  bool // the browser has another session cookie than it has shown here
 
-	connects      int32 // CONNECTs that have come since
-	connectsSince int32 // Unix seconds
+	connects pace // CONNECTs that have come
+	rebinds  pace // requests about whose credential the chain was asked
 }
 
 // Receive takes one message from the reader.
@@ -103,23 +106,36 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 // names as they like for a pattern.
 const maxSockets = 100
 
-// maxConnects within connectsWindow are all that one connection may send. Each may
-// run the chain, without those of its middlewares that limit handshakes.
+// maxConnects and maxRebinds within paceWindow are all that one connection may send.
+// Each may run the chain, without those of its middlewares that limit handshakes.
 const (
-	maxConnects    = 2 * maxSockets // leave all, and come back
-	connectsWindow = 10             // seconds
+	maxConnects = 2 * maxSockets // leave all, and come back
+	maxRebinds  = 200
+	paceWindow  = 10 // seconds
 )
+
+// A pace is how many of something have come lately.
+type pace struct {
+	n     int32
+	since int32 // Unix seconds
+}
+
+// exceeds counts one more, and reports whether they are more than most. It is called
+// with what guards the pace held.
+func (p *pace) exceeds(most int32) bool {
+	now := int32(time.Now().Unix())
+	if p.n == 0 || now-p.since > paceWindow {
+		p.n, p.since = 0, now
+	}
+	p.n++
+	return p.n > most
+}
 
 // tooManyConnects counts one more.
 func (conn *sioConn) tooManyConnects() bool {
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
-	now := int32(time.Now().Unix())
-	if conn.connects == 0 || now-conn.connectsSince > connectsWindow {
-		conn.connects, conn.connectsSince = 0, now
-	}
-	conn.connects++
-	return conn.connects > maxConnects
+	return conn.connects.exceeds(maxConnects)
 }
 
 // maxAuth bounds, in bytes, the payload of a CONNECT, which is kept.
@@ -130,7 +146,7 @@ const maxAuth = 16 << 10
 func (conn *sioConn) connect(name string, auth json.RawMessage) error {
 	srv := conn.srv
 	if conn.tooManyConnects() {
-		return fmt.Errorf("expected at most %d CONNECTs in %d seconds", maxConnects, connectsWindow)
+		return fmt.Errorf("expected at most %d CONNECTs in %d seconds", maxConnects, paceWindow)
 	}
 	if !srv.begin() {
 		return nil // the connection is about to be closed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -169,5 +170,29 @@ func TestOneFormOfARefusal(t *testing.T) {
 	}
 	if refused.Message != "closed today" {
 		t.Errorf("connect_error %s", refused)
+	}
+}
+
+// TestRefusalWithDataThatCannotBeEncoded: the code and the message are there all the
+// same, in each form.
+func TestRefusalWithDataThatCannotBeEncoded(t *testing.T) {
+	odd := func(context.Context, *adapter.Socket) error {
+		return &adapter.Error{Code: "odd", Message: "not today", Data: math.NaN()}
+	}
+	s := openSite(t, adapter.Config{}, func(srv *adapter.Server) {
+		srv.Of("/odd").AllowAnonymous().Require(odd)
+		adapter.On(srv, "do", func(context.Context, *adapter.Socket, any) error { return nil }, odd)
+	})
+	b := s.NewBrowser(t, "")
+	const want = `{"code":"odd","message":"not today"}`
+	_, resp, err := b.TryDial(ws+"?nsp=/odd", nil)
+	if err == nil || resp == nil {
+		t.Fatalf("%v, want a refusal", err)
+	}
+	if body, _ := io.ReadAll(resp.Body); string(body) != want || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("HTTP: %d %s, want %s", resp.StatusCode, body, want)
+	}
+	if f := b.Dial(ws).Call("do", nil); !strings.Contains(f.String(), want) {
+		t.Errorf("reply: %s, want %s", f, want)
 	}
 }
