@@ -8,9 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/gin-gonic/gin"
+	"github.com/gorilla/websocket"
 
 	"github.com/gin-usher/usher/adapter/internal/engine"
 	"github.com/gin-usher/usher/adapter/internal/sio"
