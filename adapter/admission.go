@@ -54,8 +54,10 @@ func (s *Server) admit(c *gin.Context, m *mount, n *Namespace, decide func(conte
 	}
 	switch p.run(methodHandshake) {
 	case unknown:
-		s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
-		n.turnAway(req, s.refusal(p.err))
+		if p.err != nil || p.w.status != http.StatusTooManyRequests {
+			s.log.Warn("a handshake was refused: it cannot be checked who asks", "error", p.err, "status", p.w.status)
+		}
+		n.turnAway(req, p.refused())
 		s.reject(c, p)
 		return nil
 	case refused:
@@ -186,6 +188,21 @@ func (s *Server) refuse(c *gin.Context, e *Error) {
 func sayNo(c *gin.Context, status int, e *Error) {
 	c.Abort()
 	c.Data(status, "application/json; charset=utf-8", e.json())
+}
+
+// refusedAbove returns why a middleware above the route, or of UseEach before a poll,
+// has refused a request without Abort, and answers it: by a status or a body, which are
+// refusals in the chain as well (see terminal). Gin calls the route all the same.
+func refusedAbove(c *gin.Context) *Error {
+	status := c.Writer.Status()
+	if !c.Writer.Written() && status < http.StatusMultipleChoices {
+		return nil
+	}
+	e := statusError(status)
+	if c.Abort(); !c.Writer.Written() {
+		sayNo(c, status, e)
+	}
+	return e
 }
 
 // inBand tells a refusal over a WebSocket that is closed at once, to clients

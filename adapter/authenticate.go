@@ -83,10 +83,36 @@ func (s *Socket) mayBecome(adm *admission) *Error {
 		return &Error{Code: CodeForbidden, Message: "this socket is somebody else's; connect again"}
 	}
 	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: renewedKeys(s.left(), adm.keys)}
+	let := false
+	if s.waiting.Load() {
+		// Guards may ask the socket as well as ctx, as they may within a handshake.
+		was := s.pose(&admission{identity: id, keys: ctx.keys, shake: adm.shake, ref: adm.ref, sessionID: adm.sessionID})
+		defer func() {
+			if !let {
+				s.pose(was)
+			}
+		}()
+	}
 	if err := s.ns.guard(ctx, s); err != nil {
 		return s.visible(err, authenticateEvent)
 	}
+	let = true
 	return nil
+}
+
+// pose gives a socket that waits, and that nobody can find therefore, what adm has
+// found, and returns what it had.
+func (s *Socket) pose(adm *admission) (was *admission) {
+	was = &admission{identity: s.identity.Swap(adm.identity), shake: s.shake.Swap(adm.shake)}
+	s.mu.Lock()
+	was.keys, s.keys = s.keys, adm.keys
+	s.mu.Unlock()
+	f := &s.ns.srv.follow
+	f.mu.Lock()
+	was.ref, was.sessionID = s.ref, s.sessionID
+	s.ref, s.sessionID = adm.ref, adm.sessionID
+	f.mu.Unlock()
+	return was
 }
 
 // become makes the socket that of who adm says, and opens it if it has waited.

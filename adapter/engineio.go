@@ -44,6 +44,9 @@ func onPolls(mw gin.HandlerFunc) gin.HandlerFunc {
 		r := c.Request
 		if query := r.URL.Query(); r.Method == http.MethodOptions || query.Get("sid") != "" && query.Get("transport") == "polling" {
 			mw(c)
+			if c.IsAborted() && !c.Writer.Written() && c.Writer.Status() == http.StatusOK {
+				protocolError(c, eio.ErrForbidden) // a bare Abort; a client would believe that its packets have arrived
+			}
 		}
 	}
 }
@@ -52,6 +55,12 @@ func onPolls(mw gin.HandlerFunc) gin.HandlerFunc {
 func (s *Server) serveEngine(c *gin.Context, m *mount) {
 	r := c.Request
 	s.allowOrigin(c)
+	if e := refusedAbove(c); e != nil {
+		if c.Query("sid") == "" {
+			s.turnAway(r, e)
+		}
+		return
+	}
 	if r.Method == http.MethodOptions {
 		c.Header("Access-Control-Allow-Methods", "GET, POST")
 		c.Header("Access-Control-Allow-Headers", "Authorization, Content-Type")

@@ -3,8 +3,10 @@ package adapter_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"testing"
 
@@ -142,4 +144,57 @@ func guardedSite(t *testing.T) *tokenSite {
 			return &adapter.Error{Code: adapter.CodeUnauthenticated, Message: "not you"}
 		})
 	})
+}
+
+// TestGuardsAskTheSocket: who somebody is a guard may ask the socket as well as its
+// context, and what middlewares have left, by whatever way the token has come.
+func TestGuardsAskTheSocket(t *testing.T) {
+	asked := make(chan string, 1)
+	s := newTokenSite(t, adapter.Config{Credentials: everySource}, func(s *tokenSite) {
+		s.Server.Require(func(ctx context.Context, sock *adapter.Socket) error {
+			user := "nobody"
+			if id := sock.Identity(); id != nil {
+				user = id.UserID
+			}
+			token, _ := sock.Get("token")
+			asked <- fmt.Sprint(user, " ", token, " ", sock.Handshake().Header().Get("Authorization"))
+			if id, _ := adapter.IdentityOf(ctx); id.UserID == "mallory" {
+				return &adapter.Error{Code: adapter.CodeUnauthenticated, Message: "not you"}
+			}
+			return nil
+		})
+		adapter.Handle(s.Server, "who", func(_ context.Context, sock *adapter.Socket, _ struct{}) (string, error) {
+			return sock.Identity().UserID, nil
+		})
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	want := func(way, user string) {
+		t.Helper()
+		if got, want := <-asked, user+" "+user+" Bearer "+user; got != want {
+			t.Errorf("%s: the guard was told %q, want %q", way, got, want)
+		}
+	}
+	b.Dial(ws + "?token=alice")
+	want("in the handshake", "alice")
+	b.Connect(adaptertest.Way{Transport: adaptertest.WebSocket, Query: url.Values{"token": {"alice"}}})
+	want("over Socket.IO", "alice")
+	b.Connect(adaptertest.Way{Transport: adaptertest.WebSocket, Auth: map[string]string{"token": "alice"}})
+	want("as auth", "alice")
+
+	c, _, err := b.TryDial(ws, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Raw(`{"type":"authenticate","token":"mallory","id":1}`)
+	want("in a first message", "mallory")
+	if f := c.Event("reply"); f.Error == nil || f.Error.Message != "not you" {
+		t.Errorf("mallory: %s", f)
+	}
+	c.Raw(`{"type":"authenticate","token":"alice","id":2}`)
+	want("in a second one", "alice")
+	c.Event("connect")
+	var who string
+	if c.Must("who", nil, &who); who != "alice" {
+		t.Errorf("who = %q, want alice", who)
+	}
 }

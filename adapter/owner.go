@@ -63,7 +63,13 @@ func (conn *sioConn) owns(r *http.Request) bool {
 	case (token == "" || sameSecret(token, adm.token)) && (sameCookies(cookies, adm.shake.cookies) || adm.former.shows(r, cookies, adm.shake)):
 		return true
 	}
-	return conn.rebind(r, adm, set, func(h http.Header) {
+	conn.mu.Lock()
+	guessing := conn.rebinds.lately() >= maxRebinds
+	conn.mu.Unlock()
+	if guessing {
+		return false
+	}
+	ok := conn.rebind(r, adm, set, func(h http.Header) {
 		if token != "" {
 			h.Set("Authorization", token)
 		}
@@ -72,18 +78,18 @@ func (conn *sioConn) owns(r *http.Request) bool {
 			h.Set("Cookie", cookies)
 		}
 	})
+	if !ok {
+		conn.mu.Lock()
+		conn.rebinds.add()
+		conn.mu.Unlock()
+	}
+	return ok
 }
 
 // rebind asks the chain about another credential, and binds the connection to
 // it if it may have it. from is the request that shows it, and set what it was
 // read with.
 func (conn *sioConn) rebind(from *http.Request, was *admission, set *sessionCookie, change func(http.Header)) bool {
-	conn.mu.Lock()
-	tooMany := conn.rebinds.exceeds(maxRebinds)
-	conn.mu.Unlock()
-	if tooMany {
-		return false
-	}
 	now, e := conn.srv.present(from.Context(), was.shake, was.mount, change)
 	if e != nil {
 		return false

@@ -234,7 +234,7 @@ func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
 
 // address is what limits by address count. Gin believes every proxy unless the
 // app says which, so that anybody could have as many addresses as he likes: then
-// it is the peer's. An IPv6 address stands for its /64, which one customer has.
+// it is the peer's, or what a TrustedPlatform tells. An IPv6 address stands for its /64, which one customer has.
 func (m *mount) address(c *gin.Context) string {
 	address := m.clientIP(c)
 	ip, err := netip.ParseAddr(address)
@@ -245,12 +245,13 @@ func (m *mount) address(c *gin.Context) string {
 	return network.String()
 }
 
-// clientIP is the address of a request's client as far as it can be believed.
+// clientIP is the address of a request's client as far as it can be believed: as what
+// the platform tells that the app has named, or else as what its proxies do.
 func (m *mount) clientIP(c *gin.Context) string {
-	if m.gullible() {
-		return c.RemoteIP()
+	if platform := m.engine.TrustedPlatform; platform != "" && c.GetHeader(platform) != "" || !m.gullible() {
+		return c.ClientIP()
 	}
-	return c.ClientIP()
+	return c.RemoteIP()
 }
 
 // gullible reports whether the engine believes what anybody says about who is

@@ -176,3 +176,31 @@ func TestSeveralNamespacesWait(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressesOfATrustedPlatform: behind a platform that the app has named to Gin, the
+// address that limits count is the one that the platform tells. What else says so is
+// believed no more than anywhere.
+func TestAddressesOfATrustedPlatform(t *testing.T) {
+	s := newTokenSite(t, adapter.Config{Credentials: everySource, AuthTimeout: time.Minute}, func(s *tokenSite) {
+		s.Engine.TrustedPlatform = gin.PlatformCloudflare
+	})
+	b := adaptertest.NewBrowser(t, s.URL)
+	dial := func(name, address string) error {
+		_, _, err := b.TryDial(ws, http.Header{name: {address}})
+		return err
+	}
+	for i := range 30 {
+		if err := dial("CF-Connecting-IP", fmt.Sprintf("192.0.2.%d", i)); err != nil {
+			t.Fatalf("the client %d of the platform: %v", i, err)
+		}
+	}
+	waiting := 0
+	for i := range 30 {
+		if dial("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", 100+i)) == nil {
+			waiting++
+		}
+	}
+	if waiting != 20 {
+		t.Errorf("%d connections wait of one that is not of the platform, want 20", waiting)
+	}
+}

@@ -3,6 +3,8 @@ package adapter_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"html/template"
 	"io"
 	"log"
@@ -376,6 +378,77 @@ func refusals(t *testing.T, way adaptertest.Way) {
 				t.Errorf("the chain's headers are lost: %v", header)
 			}
 		})
+	}
+}
+
+// TestP14RefusalsAboveTheRoute: so is one without Abort by a middleware above the
+// sockets' route, after which Gin goes on, and by one of UseEach before polls and posts.
+func TestP14RefusalsAboveTheRoute(t *testing.T) {
+	refusing := func(refuse gin.HandlerFunc) gin.HandlerFunc {
+		return func(c *gin.Context) {
+			if c.GetHeader("X-Refuse") != "" {
+				refuse(c)
+			}
+		}
+	}
+	for name, refuse := range map[string]gin.HandlerFunc{
+		"status without abort": func(c *gin.Context) { c.Status(401) },
+		"JSON without abort":   func(c *gin.Context) { c.JSON(401, gin.H{"error": "who?"}) },
+		"bare abort":           func(c *gin.Context) { c.Abort() },
+	} {
+		for _, above := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, above %v", name, above), func(t *testing.T) {
+				s := openSite(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) {
+					if !above {
+						srv.UseEach(refusing(refuse))
+					}
+				})
+				srv, site := s.Server, s.URL
+				if above {
+					srv = startBare(t, adapter.Config{Logger: slog.New(slog.DiscardHandler)}, func(srv *adapter.Server) { srv.AllowAnonymous() })
+					r := gin.New()
+					r.Use(refusing(refuse))
+					srv.Mount(r)
+					site = adaptertest.Serve(t, r)
+				}
+				b := adaptertest.NewBrowser(t, site)
+				header := http.Header{"X-Refuse": {"yes"}}
+				if _, _, err := b.TryDial(ws, header); err == nil {
+					t.Error("a plain WebSocket is admitted")
+				}
+				if _, body, _ := engineDo(t, b, "GET", enginePath, "", header); strings.Contains(body, `"sid"`) {
+					t.Errorf("a handshake of Engine.IO: %s", body)
+				}
+				_, open, _ := engineDo(t, b, "GET", enginePath, "", nil)
+				path := enginePath + "&sid=" + open[strings.Index(open, `:"`)+2:strings.Index(open, `",`)]
+				status, body, _ := engineDo(t, b, "POST", path, "40", header)
+				if bare := above && name == "bare abort"; !bare && status < 400 || strings.HasSuffix(body, "ok") {
+					t.Errorf("a POST: %d %s", status, body)
+				}
+				engineDo(t, b, "POST", path, "40", nil)
+				if status, body, _ := engineDo(t, b, "GET", path, "", nil); status != http.StatusOK || strings.Count(body, "40{") != 1 {
+					t.Errorf("a poll: %d %s", status, body)
+				}
+				if open := srv.Open(); open != 1 {
+					t.Errorf("%d sockets are open, want 1", open)
+				}
+			})
+		}
+	}
+}
+
+// TestP14LimiterIsNoDeadStore: OnRefused is told what the client is told.
+func TestP14LimiterIsNoDeadStore(t *testing.T) {
+	told := make(chan error, 1)
+	s := openSite(t, adapter.Config{}, func(srv *adapter.Server) {
+		srv.UseOnce(func(c *gin.Context) { c.AbortWithStatus(http.StatusTooManyRequests) })
+		srv.OnRefused(func(_ context.Context, _ *adapter.Handshake, err error) { told <- err })
+	})
+	if _, resp, err := s.NewBrowser(t, "").TryDial(ws, nil); err == nil || resp.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("%v, want 429", err)
+	}
+	if e, _ := errors.AsType[*adapter.Error](<-told); e == nil || e.Code != adapter.CodeTooFast {
+		t.Errorf("OnRefused was told %v", e)
 	}
 }
 

@@ -344,6 +344,10 @@ func (s *Server) serveWebSocket(c *gin.Context, m *mount) {
 		s.refuse(c, e)
 		return
 	}
+	if e := refusedAbove(c); e != nil {
+		s.turnAway(c.Request, e)
+		return
+	}
 	r := c.Request
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		if r.ProtoMajor == 1 { // RFC 9113, section 8.2.2: in HTTP/2 it is an error that clients end the stream for

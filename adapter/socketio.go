@@ -42,7 +42,7 @@ type sioConn struct {
 	behind  bool // the browser has another session cookie than it has shown here
 
 	connects pace // CONNECTs that have come
-	rebinds  pace // requests about whose credential the chain was asked
+	rebinds  pace // requests whose credential was refused
 }
 
 // Receive takes one message from the reader.
@@ -105,8 +105,9 @@ func (conn *sioConn) handle(m sio.Message) (engine.Task, error) {
 // names as they like for a pattern.
 const maxSockets = 100
 
-// maxConnects and maxRebinds within paceWindow are all that one connection may send.
-// Each may run the chain, without those of its middlewares that limit handshakes.
+// maxConnects, and maxRebinds that are refused, within paceWindow are all that one
+// connection may send. Each may run the chain, without those of its middlewares that
+// limit handshakes.
 const (
 	maxConnects = 2 * maxSockets // leave all, and come back
 	maxRebinds  = 200
@@ -119,22 +120,29 @@ type pace struct {
 	since int32 // Unix seconds
 }
 
-// exceeds counts one more, and reports whether they are more than most. It is called
-// with what guards the pace held.
-func (p *pace) exceeds(most int32) bool {
+// add counts one more, and returns how many there are.
+func (p *pace) add() int32 {
 	now := int32(time.Now().Unix())
-	if p.n == 0 || now-p.since > paceWindow {
+	if p.lately() == 0 {
 		p.n, p.since = 0, now
 	}
 	p.n++
-	return p.n > most
+	return p.n
+}
+
+// lately returns how many there are.
+func (p *pace) lately() int32 {
+	if int32(time.Now().Unix())-p.since > paceWindow {
+		return 0
+	}
+	return p.n
 }
 
 // tooManyConnects counts one more.
 func (conn *sioConn) tooManyConnects() bool {
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
-	return conn.connects.exceeds(maxConnects)
+	return conn.connects.add() > maxConnects
 }
 
 // maxAuth bounds, in bytes, the payload of a CONNECT, which is kept.
