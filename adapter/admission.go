@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -94,6 +95,18 @@ func (adm *admission) hang(p *pass) {
 	if l := p.session(); l != nil {
 		adm.sessionID, adm.ref, adm.ends, adm.others = l.id, l.ref(), l.expires, p.others(l)
 	}
+	if own := adm.ownSession(); own != "" && !slices.Contains(adm.others, own) {
+		adm.others = append(adm.others, own)
+	}
+}
+
+// ownSession returns the session that Identify has named, if that is none of a store's,
+// as where a token has an id. It can be ended by it all the same.
+func (adm *admission) ownSession() string {
+	if id := adm.identity; id != nil && id.SessionID != adm.sessionID {
+		return id.SessionID
+	}
+	return ""
 }
 
 // showCredentials moves the credentials of a request to where middlewares look,

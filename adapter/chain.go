@@ -238,13 +238,17 @@ func (s *Server) identify(c *gin.Context, v *visit) (*Identity, error) {
 		v.lapse()
 		return nil, &Error{Code: CodeExpired, Message: "this login has expired; log in again"}
 	}
-	if l := v.session(); l != nil {
-		if l.view != nil {
-			if err := l.tokens.believe(c.Request.Context(), l, id); err != nil {
-				return nil, err
-			}
+	l := v.session()
+	if l != nil && l.view != nil {
+		if err := l.tokens.believe(c.Request.Context(), l, id); err != nil {
+			return nil, err
 		}
+	}
+	if l != nil {
 		id.SessionID = cmp.Or(id.SessionID, l.id)
+	}
+	if (l == nil || id.SessionID != l.id) && s.ended.has(id.SessionID) { // no store says so
+		return nil, &Error{Code: CodeUnauthenticated, Message: "this session has ended; log in again"}
 	}
 	return id, nil
 }

@@ -5,7 +5,7 @@ import "slices"
 // An app may keep several sessions: in two stores, or by SessionsMany. Sockets hang on
 // one of them, see visit.session, and end with it; but what says who they are may be in
 // another. So the chain is asked again whenever one of those that it has loaded besides
-// is saved or ends.
+// is saved or ends. One that Identify has named is another as well.
 
 // maxOthers bounds how many are remembered of one handshake.
 const maxOthers = 8
@@ -71,6 +71,21 @@ func (f *follower) sinceLocked(s *Socket, seen uint64) bool {
 	return slices.ContainsFunc(f.others.of[s.binding], func(id string) bool {
 		return f.changes.since(seen, whosOf(nil, id, ""))
 	})
+}
+
+// named returns the sockets of a session, also of one that Identify has named.
+func (f *follower) named(sessionID string) []*Socket {
+	all := f.sockets(sessionID)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.others.bindings[sessionID] {
+		for _, s := range b.sockets {
+			if id := s.Identity(); id != nil && id.SessionID == sessionID {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // withdrawn is told of every session that has ended or was replaced, once those sockets

@@ -151,6 +151,11 @@ func (s *sioSocket) follow(sessionID string, shake *Handshake) {
 	if now.sessionID != sessionID { // once for all sockets of the connection
 		now.former = &former{now.shake.cookies, time.Now().Add(crossing)}
 	}
+	if id := now.identity; id != nil && id.SessionID == now.sessionID {
+		renamed := *id
+		renamed.SessionID = sessionID
+		now.identity = &renamed
+	}
 	now.sessionID, now.shake, now.ends = sessionID, shake, time.Time{}
 	now.seen = math.MaxUint64 // who it is now is for the chain to say
 	conn.adm, conn.cookie, conn.behind = &now, nil, false

@@ -234,7 +234,8 @@ func (s *Server) mayWait(p *pass, req *http.Request, plain bool) bool {
 
 // address is what limits by address count. Gin believes every proxy unless the
 // app says which, so that anybody could have as many addresses as he likes: then
-// it is the peer's, or what a TrustedPlatform tells. An IPv6 address stands for its /64, which one customer has.
+// it is the peer's, or what a TrustedPlatform tells. An IPv6 address stands for its
+// /64, which one customer has.
 func (m *mount) address(c *gin.Context) string {
 	address := m.clientIP(c)
 	ip, err := netip.ParseAddr(address)

@@ -263,7 +263,8 @@ func (f *follower) apply(b *binding, sockets []*Socket, p *pass, o outcome) {
 func (f *follower) discover(sockets []*Socket, p *pass, found *admission) {
 	for _, s := range sockets {
 		adm := *found
-		adm.mount, adm.shake, adm.ref, adm.ends = s.mount, s.shake.Load(), p.session().ref(), p.session().expires
+		adm.mount, adm.shake = s.mount, s.shake.Load()
+		adm.hang(p)
 		adm.bind(f.srv.cfg.Cookie)
 		f.rebind(s, &adm)
 	}

@@ -107,7 +107,7 @@ func (s *Server) forgetAway(marks map[mark]bool) {
 
 // over reports whether what a handshake has found was ended since the chain ran.
 func (s *Server) over(adm *admission) bool {
-	if s.ended.has(adm.sessionID) || s.revoked.token(adm.token) {
+	if s.ended.has(adm.sessionID) || s.ended.has(adm.ownSession()) || s.revoked.token(adm.token) {
 		return true
 	}
 	id := adm.identity

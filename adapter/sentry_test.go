@@ -17,23 +17,27 @@ import (
 // stayed in a namespace of admins, and was sent what they are sent, for as long as they
 // liked after they had ceased to be one: guards were asked when the handler was through.
 func TestSecurityRoleTakenWhileAHandlerWaits(t *testing.T) {
-	for name, guard := range map[string]adapter.Guard{
-		"Role": adapter.Role("admin"),
-		"panics": func(ctx context.Context, _ *adapter.Socket) error {
+	for _, tt := range []struct {
+		name  string
+		guard adapter.Guard
+		code  int
+	}{
+		{"Role", adapter.Role("admin"), 4403},
+		{"panics", func(ctx context.Context, _ *adapter.Socket) error {
 			if id, _ := adapter.IdentityOf(ctx); id.Roles[0] != "admin" {
 				panic("a guest")
 			}
 			return nil
-		},
+		}, 1013},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var role atomic.Value
 			role.Store("admin")
 			inBubble(t, adapter.Config{}, func(srv *adapter.Server) {
 				srv.Identify(func(*gin.Context) (*adapter.Identity, error) {
 					return &adapter.Identity{UserID: "mallory", Roles: []string{role.Load().(string), "member"}}, nil
 				})
-				srv.Require(guard)
+				srv.Require(tt.guard)
 				adapter.On(srv, "stall", func(ctx context.Context, s *adapter.Socket, _ any) error {
 					_, err := adapter.Call[int](ctx, s, "really?")
 					return err
@@ -47,8 +51,8 @@ func TestSecurityRoleTakenWhileAHandlerWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, c := range []*tab{other, stalls} {
-					if err := <-c.ended; !websocket.IsCloseError(err, 4403) {
-						t.Errorf("ended with %v, want 4403", err)
+					if err := <-c.ended; !websocket.IsCloseError(err, tt.code) {
+						t.Errorf("ended with %v, want %d", err, tt.code)
 					}
 				}
 			})

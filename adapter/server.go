@@ -449,7 +449,7 @@ func (s *Server) sessionSaved(id string) {
 }
 
 func (s *Server) closeSession(id string, r Reason) {
-	for _, sock := range s.follow.sockets(id) {
+	for _, sock := range s.follow.named(id) {
 		sock.close(r)
 	}
 	if id != "" {

@@ -66,7 +66,7 @@ func (s *Server) socketsOf(w Who) (found []*Socket) {
 	var meant func(*Socket) bool
 	switch w.by {
 	case bySession:
-		return s.follow.sockets(w.value)
+		return s.follow.named(w.value)
 	case byUser:
 		for _, n := range s.spaces() {
 			found = n.users.Select(found, []string{w.value}, nil)
