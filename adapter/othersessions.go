@@ -65,6 +65,9 @@ func (f *follower) unhashLocked(id string) {
 
 // sinceLocked reports whether who s is may have changed since changes were counted.
 func (f *follower) sinceLocked(s *Socket, seen uint64) bool {
+	if seen == f.changes.count {
+		return false // nothing has; most handshakes
+	}
 	if f.changes.since(seen, whosOf(s.Identity(), s.sessionID, s.shake.Load().token())) {
 		return true
 	}
