@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"time"
 )
@@ -46,6 +47,9 @@ func (s *sioSocket) decide(adm *admission) {
 func (s *sioSocket) mustWait(adm *admission) bool {
 	if adm.refusal != nil {
 		return s.pending() != nil
+	}
+	if adm.seen == math.MaxUint64 {
+		return false // somebody has logged in: see follow
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()

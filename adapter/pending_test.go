@@ -1,6 +1,7 @@
 package adapter_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -202,5 +203,33 @@ func TestAddressesOfATrustedPlatform(t *testing.T) {
 	}
 	if waiting != 20 {
 		t.Errorf("%d connections wait of one that is not of the platform, want 20", waiting)
+	}
+}
+
+// TestWhoHasLoggedInNeedNotShowAToken: a namespace that a visitor's connection asks for
+// after the login is its user's, also if it is the only one by then; it does not wait
+// for a first message.
+func TestWhoHasLoggedInNeedNotShowAToken(t *testing.T) {
+	cfg := adapter.Config{Credentials: []adapter.Source{adapter.FirstMessage()}}
+	s := openSite(t, cfg, func(srv *adapter.Server) {
+		adapter.Handle(srv.Of("/admin"), "who", func(ctx context.Context, _ *adapter.Socket, _ any) (string, error) {
+			id, _ := adapter.IdentityOf(ctx)
+			return id.UserID, nil
+		})
+	})
+	b := s.NewBrowser(t, "")
+	b.MustPost("/set?key=color&value=red")
+	w := engineDial(t, b, "")
+	wsRead(t, w)
+	wsWrite(t, w, "40")
+	wsRead(t, w)
+	b.MustPost("/login?user=alice")
+	wsWrite(t, w, "41", "40/admin,")
+	if got := wsRead(t, w); !strings.HasPrefix(got, "40/admin,") {
+		t.Fatalf("CONNECT was answered %s", got)
+	}
+	wsWrite(t, w, `42/admin,7["who"]`)
+	if got := wsRead(t, w); got != `43/admin,7["alice"]` {
+		t.Errorf("who = %s, want alice", got)
 	}
 }
