@@ -88,3 +88,36 @@ func TestNothingIsLeftOfASocketThatEndsTwice(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// TestRevokeOfWhoIsJustCutOff: a socket that was on its way out when its user was
+// revoked could be recovered by its client at the user's next login.
+func TestRevokeOfWhoIsJustCutOff(t *testing.T) {
+	srv := quietServer(t, Config{Recovery: Recovery{Window: time.Minute}})
+	for who, revoked := range map[Who]*Socket{
+		ByUser("ann"):      {},
+		ByProvider("oidc"): {},
+		ByToken("t"):       {},
+	} {
+		shake := &Handshake{head: []byte("GET / HTTP/1.1\r\nHost: usher.test\r\nAuthorization: Bearer t\r\n\r\n")}
+		for _, sock := range []*Socket{revoked, {}} {
+			sock.ns, sock.id, sock.recovery = srv.Namespace, randomID(), srv.recoverable(nil)
+			sock.identity.Store(&Identity{UserID: "ann", Provider: "oidc"})
+			sock.shake.Store(shake)
+			srv.history.dies(sock, nil, true, ReasonTransportClose)
+			if sock == revoked {
+				if n := srv.Ghosts(); n != 1 {
+					t.Errorf("%v: %d are away, want 1", who, n)
+				}
+				if _, err := srv.Revoke(t.Context(), who); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := srv.Ghosts(); n != 0 {
+				t.Errorf("%v: %d are away after the Revoke, want none", who, n)
+			}
+		}
+		srv.revoked.mu.Lock()
+		clear(srv.revoked.of)
+		srv.revoked.mu.Unlock()
+	}
+}

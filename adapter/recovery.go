@@ -290,6 +290,9 @@ func (h *history) dies(s *Socket, rooms []string, entered bool, r Reason) {
 	default:
 		return
 	}
+	if s.revoked() {
+		return // it was on its way out already when Revoke looked for it
+	}
 	g := &ghost{
 		pid: s.recovery.pid, mark: s.recovery.mark, id: s.id, identity: s.Identity(), sessionID: sessionID,
 		rooms: make(map[string]uint64, len(rooms)), data: data, from: s.recovery.from, gone: h.last,

@@ -105,6 +105,22 @@ func (s *Server) forgetAway(marks map[mark]bool) {
 	}
 }
 
+// revoked reports whether who the socket is was ended since the chain has said so.
+func (s *Socket) revoked() bool {
+	f, ended := &s.ns.srv.follow, &s.ns.srv.revoked
+	if ended.none() {
+		return false
+	}
+	f.mu.Lock()
+	checked := f.began.Add(s.checked)
+	f.mu.Unlock()
+	if shake := s.shake.Load(); shake != nil && ended.token(shake.token()) {
+		return true
+	}
+	id := s.Identity()
+	return id != nil && ended.anySince(login{user: id.UserID, provider: id.Provider}, checked)
+}
+
 // over reports whether what a handshake has found was ended since the chain ran.
 func (s *Server) over(adm *admission) bool {
 	if s.ended.has(adm.sessionID) || s.ended.has(adm.ownSession()) || s.revoked.token(adm.token) {

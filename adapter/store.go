@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,6 +150,7 @@ func (st *store) New(r *http.Request, name string) (*gsessions.Session, error) {
 	} else {
 		if session.ID == "" {
 			st.foundInCookie() // since before a restart
+			identifyOld(session, l.cookie)
 		}
 		if l.id = sessionID(session); st.srv.ended.has(l.id) || st.srv.revoked.login(session.Values) {
 			// The store still has it, or it lives in the client's cookie.
@@ -195,6 +198,16 @@ func sessionID(s *gsessions.Session) string {
 	}
 	id, _ := s.Values[keyID].(string)
 	return id
+}
+
+// identifyOld gives an id to a session that lives in its cookie and was made before the
+// adapter was there to give it one. It is the same for all who show the cookie, and
+// stays the session's when that is saved.
+func identifyOld(s *gsessions.Session, cookie string) {
+	if sessionID(s) == "" {
+		sum := sha256.Sum256([]byte(cookie))
+		s.Values[keyID] = "cookie " + base64.RawURLEncoding.EncodeToString(sum[:])
+	}
 }
 
 // maxCookie is what browsers keep of a cookie (RFC 6265, section 6.1), and what
@@ -453,11 +466,14 @@ func (st *store) load(ctx context.Context, name, cookie string) (*gsessions.Sess
 	if err != nil && !isNobody(err, cookie) {
 		return nil, fmt.Errorf("adapter: load session: %w", err)
 	}
-	if got == nil || err != nil {
+	switch {
+	case got == nil || err != nil:
 		got = gsessions.NewSession(st.inner, name)
 		got.IsNew = true
-	} else if got.IsNew {
+	case got.IsNew:
 		return got, st.ping(ctx)
+	default:
+		identifyOld(got, cookie)
 	}
 	return got, nil
 }
