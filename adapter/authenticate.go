@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -14,6 +15,10 @@ const authenticateEvent = "authenticate"
 // socket that is open already. It is a turn of the socket's.
 func (s *Socket) authenticate(in incoming) {
 	srv := s.ns.srv
+	if !s.waiting.Load() && s.tooManyTokens() {
+		s.link.fail(in, &Error{Code: CodeTooFast, Message: fmt.Sprintf("expected at most %d tokens in %d seconds", maxTokens, paceWindow)})
+		return
+	}
 	p := s.link.pending()
 	tried, e := p.try(s.Context())
 	if e != nil {
@@ -140,6 +145,17 @@ func (s *Socket) become(adm *admission) {
 	if !s.start(adm, nil) {
 		srv.follow.remove(s)
 	}
+}
+
+// maxTokens within paceWindow are all that an open socket may show, good ones too: each
+// runs the chain, without those of its middlewares that limit handshakes.
+const maxTokens = 20
+
+// tooManyTokens counts one more.
+func (s *Socket) tooManyTokens() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens.add() > maxTokens
 }
 
 // forgive forgets what an open socket has shown in vain before what it shows now.

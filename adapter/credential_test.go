@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -356,6 +357,34 @@ func TestFirstMessageIsATurn(t *testing.T) {
 		if f := c.Event("reply"); f.Error != nil || string(f.ID) == "3" && string(f.Data) != `"alice"` {
 			t.Errorf("%s", f)
 		}
+	}
+}
+
+// TestSecurityAuthenticateFlood: who is in may show fresh tokens, and guess in between,
+// no faster than people whose tokens expire.
+func TestSecurityAuthenticateFlood(t *testing.T) {
+	var runs atomic.Int64
+	s := newTokenSite(t, adapter.Config{Credentials: everySource, Revalidate: -1}, func(s *tokenSite) {
+		s.Server.Use(func(*gin.Context) { runs.Add(1) })
+	})
+	for _, tr := range []adaptertest.Transport{adaptertest.Plain, adaptertest.WebSocket, adaptertest.Polling} {
+		t.Run(string(tr), func(t *testing.T) {
+			c := adaptertest.NewBrowser(t, s.URL).Connect(adaptertest.Way{Transport: tr, Header: http.Header{"Authorization": {"Bearer alice"}}})
+			before := runs.Load()
+			for i := range 60 {
+				token := "alice"
+				if i%2 == 1 {
+					token = "guess"
+				}
+				if f := c.Call("authenticate", token); i >= 20 && (f.Error == nil || f.Error.Code != adapter.CodeTooFast) {
+					t.Fatalf("token %d: %s, want %s", i, f, adapter.CodeTooFast)
+				}
+			}
+			c.Must("me", nil, nil)
+			if n := runs.Load() - before; n > 60 { // each good one is looked at once more, and then again
+				t.Errorf("the chain ran %d times", n)
+			}
+		})
 	}
 }
 

@@ -49,6 +49,7 @@ type Socket struct {
 	started     bool // it was open at all
 	greeted     bool // the connect frame has been sent
 	failures    int8 // to show a fresh credential
+	tokens      pace // that were shown
 	appeared    bool // it can be found in its namespace
 	entered     bool // OnConnect let it in
 	reminded    bool // that its token is about to expire
