@@ -1,6 +1,8 @@
 package recipes
 
 import (
+	"net/http"
+
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-contrib/sessions/redis"
 	"github.com/gin-gonic/gin"
@@ -14,6 +16,7 @@ func Sessions(srv *adapter.Server, find func(c *gin.Context, id string) (*User, 
 	if err != nil {
 		return err
 	}
+	store.Options(sessions.Options{Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode})
 	srv.Use(sessions.Sessions("sid", srv.Store(store))) // wrapped, so that sockets follow logins and logouts at once
 	srv.Identify(func(c *gin.Context) (*adapter.Identity, error) {
 		id, ok := adapter.LoggedIn(c) // what srv.Login has stored
