@@ -754,8 +754,8 @@ func (t *truth) forgottenLateLocked(r *modelRow) bool {
 	} else if t.lateLocked(r.until, false) {
 		return true
 	}
-	if t.busyAt(r.at) && t.lastBusy.After(r.ends) {
-		end = t.lastBusy.Add(modelEndGrain / 3) // one was under way at the end
+	if again := t.lastBusy.Add(modelEndGrain / 3); t.busyAt(r.at) && t.lastBusy.After(r.ends) && again.After(end) {
+		end = again // one was under way at the end
 	}
 	return t.lateLocked(end, true)
 }
@@ -1212,8 +1212,18 @@ func (t *truth) justLocked(k *modelSocket, r adapter.Reason) bool {
 				if row.expires.IsZero() || row.expires.After(k.goneAt) {
 					continue
 				}
-				// Extended just now, which the socket may not know yet.
-				if i+1 == len(s.rows) || !s.rows[i+1].present || !t.late(k.goneIn, k.goneAt, s.rows[i+1].at, true) {
+				// Extended just now, which the socket may not know yet; less so if a
+				// login takes it along before the chain has been asked about that.
+				if i+1 == len(s.rows) || !s.rows[i+1].present {
+					return true
+				}
+				since := s.rows[i+1].at
+				for _, e := range s.ends {
+					if e.how == "login" && e.to != 0 && e.from <= to && e.at.After(since) {
+						since = e.at
+					}
+				}
+				if !t.late(k.goneIn, k.goneAt, since, true) {
 					return true
 				}
 			}

@@ -53,11 +53,10 @@ func (f *follower) overdueLocked(b *binding) map[*Socket]Reason {
 			wait = min(wait, b.ends-f.now())
 		}
 		if wait <= 0 {
-			stale := f.staleLocked(b, b.asked)
-			if len(stale) == len(b.sockets) {
-				return stale
+			stale, next := f.staleLocked(b, b.asked)
+			if len(stale) < len(b.sockets) {
+				f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(next), b)
 			}
-			f.srv.eng.Wheel().Set(&b.timer, time.Now().Add(replayRetry), b)
 			return stale
 		}
 	}
@@ -70,20 +69,28 @@ func (f *follower) overdueLocked(b *binding) map[*Socket]Reason {
 // staleLocked returns the sockets of a binding that end because a replay, which
 // began at a time, fails or hangs: for too long, or when the session they live by
 // should be over. One whose handshake has come through meanwhile waits for a replay
-// of its own, though not for one that hangs.
-func (f *follower) staleLocked(b *binding, began time.Duration) map[*Socket]Reason {
-	stale := make(map[*Socket]Reason)
-	ended, late := b.hasEndedLocked(), f.now()-b.stale >= f.srv.cfg.MaxStale
+// of its own, though not for one that hangs. next is how long to wait until there may
+// be more, if there is no other replay before.
+func (f *follower) staleLocked(b *binding, began time.Duration) (stale map[*Socket]Reason, next time.Duration) {
+	stale, next = make(map[*Socket]Reason), replayRetry
+	ended, left := b.hasEndedLocked(), b.stale+f.srv.cfg.MaxStale-f.now()
+	late := left <= 0
+	if !late {
+		next = min(next, left)
+	}
 	for _, s := range b.sockets {
 		switch age := f.now() - s.checked; {
 		case s.checked > began && age < replayTimeout:
+			next = min(next, replayTimeout-age)
 		case ended && s.Identity() != nil && s.shake.Load().token() == "":
 			stale[s] = ReasonExpired
 		case late && age >= f.srv.cfg.MaxStale:
 			stale[s] = ReasonStale
+		case late:
+			next = min(next, f.srv.cfg.MaxStale-age)
 		}
 	}
-	return stale
+	return stale, next
 }
 
 // trigger asks for a replay: now if the last one is long enough ago, else as
@@ -151,7 +158,7 @@ func (f *follower) Run() {
 			if b.stale == 0 {
 				b.stale = b.asked
 			}
-			stale = f.staleLocked(b, b.ran)
+			stale, _ = f.staleLocked(b, b.ran)
 		}
 		f.mu.Unlock()
 		// While it counts as running, so that the next one's outcome comes later.
