@@ -103,6 +103,7 @@ var modelSeeds = []uint64{
 	525885916553545, // who became somebody by a session that was found late did not hang on it
 	427391121288820, // the model took the end of a session for none, as it had not said when it is
 	137319796216235, // one whose replay had failed was looked at later than one whose had not
+	125857578265703, // a namespace that was asked for late was as good as its handshake for longer than said
 	345405360295294, // the model expected a session's end to be seen before it came
 	526133611684038, // a socket that came while a replay hung was looked for too late
 	244658634982376, // the model did not know that a login takes a socket along before it is asked about again
