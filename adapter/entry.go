@@ -96,18 +96,8 @@ func (conn *sioConn) mustShow(adm *admission) *Error {
 }
 
 // freshFor is how long what the chain said at the handshake is good for a
-// namespace that is asked for later, or a tenth of Config.Revalidate if that is less:
-// from then on it is as old as its first replay allows.
+// namespace that is asked for later.
 const freshFor = time.Second
-
-// isFresh reports whether a handshake is as good as now.
-func (s *Server) isFresh(h *Handshake) bool {
-	fresh := freshFor
-	if every := s.cfg.Revalidate; every > 0 {
-		fresh = min(fresh, every/10)
-	}
-	return time.Since(h.Time()) <= fresh
-}
 
 // errOver refuses a socket whose credential was ended while it came in.
 var errOver = &Error{Code: CodeSessionEnded, Message: "this session has ended; connect again"}
@@ -116,7 +106,7 @@ var errOver = &Error{Code: CodeSessionEnded, Message: "this session has ended; c
 // that was decided by.
 func (s *Socket) ask(adm *admission) (*admission, error) {
 	srv := s.ns.srv
-	if !srv.isFresh(adm.shake) || srv.follow.missed(s, adm.seen) {
+	if time.Since(adm.shake.Time()) > freshFor || srv.follow.missed(s, adm.seen) {
 		seen, began := srv.follow.changeCount(), srv.follow.now()
 		p, o := srv.replay(s)
 		switch o {

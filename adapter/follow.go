@@ -138,6 +138,7 @@ func (f *follower) hangLocked(s *Socket, adm *admission) *binding {
 	b := f.bindLocked(s, adm.sessionID, adm.binding, adm.ends)
 	s.ref = adm.ref
 	f.noteOthersLocked(b, adm.others)
+	b.dueLocked(time.Unix(0, adm.ran))
 	if adm.visitor != "" {
 		b.visitor = adm.visitor
 		f.visitors[adm.visitor] = append(f.visitors[adm.visitor], s)
@@ -213,6 +214,16 @@ func (f *follower) bindLocked(s *Socket, sessionID, key string, ends time.Time) 
 	b.sockets = append(b.sockets, s)
 	s.binding, s.sessionID = b, sessionID
 	return b
+}
+
+// dueLocked has the binding replayed no later than if it had been bound when the chain
+// has said who its socket is. That may be a moment ago; of what is longer ago the chain
+// is asked again, see Socket.ask.
+func (b *binding) dueLocked(ran time.Time) {
+	every := b.f.srv.cfg.Revalidate
+	if age := time.Since(ran); every > 0 && age > every/10 && age <= freshFor && !b.queued && !b.running {
+		b.f.srv.eng.Wheel().SetBefore(&b.timer, time.Now().Add(max(every-age, 0)), b)
+	}
 }
 
 // endGrain is by how much a session may be there for longer than was noted: stores
