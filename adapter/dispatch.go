@@ -76,8 +76,8 @@ func (d *dispatcher) Run() {
 	}
 }
 
-// turn runs one item as id, with what the chain had left. It is the one place where a panic of user code is
-// caught.
+// turn runs one item as id, with what the chain had left. A panic of user code is caught
+// here and nowhere else, but for guards that are asked out of turn: see sentry.
 func (s *Socket) turn(it item, id *Identity, keys map[any]any) {
 	ctx := &eventContext{Context: s.Context(), socket: s, identity: id, keys: keys}
 	defer func() {

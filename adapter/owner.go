@@ -41,11 +41,11 @@ func (conn *sioConn) openedAt(m *mount, c *gin.Context) bool {
 // owns reports whether a request may use this connection. The sid alone proves
 // nothing: it stands in URLs, and URLs end up in logs.
 //
-// The credential that the connection is bound to passes. Cookies that are
-// missing now do not, unless a token is shown in their place; a token that is missing
-// does, because browsers cannot send one on an upgrade, and it is the handshake's that
-// counts. About any other credential the chain is asked: if it names the same user, or the one who has
-// logged in where nobody was, the connection is bound to it from then on.
+// The credential that the connection is bound to passes. Cookies that are missing now
+// do not, unless a token is shown in their place; a token that is missing does, because
+// browsers cannot send one on an upgrade, and it is the handshake's that counts. About
+// any other credential the chain is asked: if it names the same user, or the one who
+// has logged in where nobody was, the connection is bound to it from then on.
 func (conn *sioConn) owns(r *http.Request) bool {
 	conn.mu.Lock()
 	adm, set := conn.adm, conn.cookie

@@ -47,10 +47,10 @@ type Pinger interface {
 //	srv.Use(sessions.Sessions("sid", store))
 //
 // The wrapper tells a dead store from a logout; saves only what a request
-// changed, on top of what is stored by then (a value that is no plain string,
-// number or boolean may have been changed in place, and counts as changed); refuses saves of sessions that
-// have ended (ErrSessionGone); discards saves made during a replay; and lets
-// open sockets follow every save and delete.
+// changed, on top of what is stored by then (a value of which no copy can be made,
+// with unexported parts that refer to others, counts as changed); refuses saves of
+// sessions that have ended (ErrSessionGone); discards saves made during a replay; and
+// lets open sockets follow every save and delete.
 //
 // A store that keeps sessions in a cookie has no way to forget one: until it
 // would expire, Config.Endings has to remember a Logout, or else this process

@@ -354,8 +354,8 @@ func (r *row) sessionExpires() {
 }
 
 // inUse: under Config.Rolling the events of a socket keep its session alive beyond
-// its MaxAge, and nothing else does. Sessions in a cookie cannot be extended from
-// there, and those of others are not.
+// its MaxAge, and nothing else does. A session in a cookie is extended over polls
+// alone, and one of which the server is told nothing is not.
 func (r *row) inUse() {
 	r.start(adapter.Config{Rolling: true, Revalidate: interval}, r.Open(r.t, soon), nil)
 	// Their jars do not forget, as those of browsers would.
